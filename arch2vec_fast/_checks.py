@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Argument checks shared by `functional` and `reference`, so that both refuse the same things in the same words.
+
+Each check raises `TypeError` or `ValueError` with one line: `name: what was wrong; how to fix`.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class PackedLayout(Protocol):
+    """What a function on packed cells must know of `spaces.CellLayout`, which lies in a layer beside this one."""
+
+    @property
+    def num_nodes(self) -> int: ...
+    @property
+    def num_op_types(self) -> int: ...
+    @property
+    def edge_bits(self) -> int: ...
+    @property
+    def op_bits(self) -> int: ...
+    @property
+    def num_bits(self) -> int: ...
+    @property
+    def words(self) -> int: ...
+
+
+def check_codes(codes: Tensor, layout: PackedLayout) -> None:
+    """Accepts an int64 tensor [B, W] on a device that has kernels, W being the words of the layout."""
+    if not isinstance(codes, Tensor):
+        raise TypeError(f"codes: expected a tensor, got {type(codes).__name__}; use CellBatch.to_torch()")
+    if codes.dtype != torch.int64:
+        raise TypeError(f"codes: expected int64, got {codes.dtype}; packed cells are bits, do not convert them")
+    if codes.dim() != 2 or codes.shape[1] != layout.words:
+        raise ValueError(
+            f"codes: expected shape [B, {layout.words}] for cells of {layout.num_nodes} nodes and "
+            f"{layout.num_op_types} operation types, got {list(codes.shape)}; check the layout"
+        )
+
+
+def check_cpu(name: str, tensor: Tensor) -> None:
+    """Refuses devices without kernels instead of falling back to a slow path."""
+    if tensor.device.type not in ("cpu", "meta"):
+        raise ValueError(
+            f"{name}: on {tensor.device}, but this version has kernels for the CPU only; "
+            f"pass {name}.cpu() and move the results"
+        )

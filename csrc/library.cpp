@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// Schemas of all operators of arch2vec_fast::, in one place, and the Python module that carries them.
+//
+// The operators reach Python through torch's dispatcher, so the module itself is empty: importing it runs the static
+// initialisers behind STABLE_TORCH_LIBRARY. Each op's implementation registers itself from its own folder, its fake
+// kernel stands in arch2vec_fast/_fakes.py. Only headers of the LibTorch stable ABI are used: see csrc/README.md.
+
+#include <Python.h>
+#include <torch/csrc/stable/library.h>
+
+#include <string>
+
+#include "common/cpu_features.h"
+
+namespace {
+
+std::string simd_level() { return a2v::simd_level_name(a2v::simd_level()); }
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY(arch2vec_fast, m) {
+  m.def("simd_level() -> str");
+  m.def("unpack_cells(Tensor codes, int num_nodes, int num_op_types) -> (Tensor, Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(arch2vec_fast, CompositeExplicitAutograd, m) {
+  m.impl("simd_level", TORCH_BOX(&simd_level));
+}
+
+PyMODINIT_FUNC PyInit__C() {
+  static PyModuleDef definition = {
+      PyModuleDef_HEAD_INIT, "_C", "Operators of arch2vec_fast (see torch.ops.arch2vec_fast).", -1,
+      nullptr,               nullptr, nullptr, nullptr, nullptr};
+  return PyModule_Create(&definition);
+}
