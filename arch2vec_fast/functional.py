@@ -26,8 +26,8 @@ def unpack_cells(codes: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor]:
 
     Raises:
         TypeError: `codes` is not an int64 tensor.
-        ValueError: W does not belong to the layout, or the device has no kernels.
-        RuntimeError: a code names an operation the layout lacks or has bits above the layout's; names the cell.
+        ValueError: W does not belong to the layout, the device has no kernels, or a code (named) has an
+            operation the layout lacks or bits above the layout's.
 
     Not differentiable (integers in). Deterministic. One pass over the outputs, B * N * (N + F) * 4 bytes, on torch's
     intra-op threads; works under `torch.compile(fullgraph=True)`.

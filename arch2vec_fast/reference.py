@@ -27,7 +27,7 @@ def unpack_cells(codes: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor]:
     stored = (fields << torch.arange(layout.op_bits, device=codes.device)).sum(-1)
     corrupt = (stored > layout.num_op_types).any(-1) | bits[:, layout.num_bits :].any(-1)
     if corrupt.any():
-        raise RuntimeError(
+        raise ValueError(
             f"codes: cell {int(corrupt.nonzero()[0])} is not a cell of {num_nodes} nodes and "
             f"{layout.num_op_types} operation types; check the layout it was packed with"
         )
