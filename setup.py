@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drives CMake + ninja; everything that is compiled is listed in CMakeLists.txt, everything else stands in pyproject.toml.
+"""Drives CMake + ninja: CMakeLists.txt lists what is compiled, pyproject.toml everything else.
 
-Why so thin: setuptools only has to know that two binary modules exist and where CMake puts them. `python setup.py
-build_ext --inplace` rebuilds incrementally, because the CMake folder is kept in `build/` (one per interpreter).
+Why so thin: setuptools only has to know that two binary modules exist and where CMake puts them.
+`python setup.py build_ext --inplace` rebuilds incrementally, because the CMake folder is kept in
+`build/` (one per interpreter).
 
-Environment: `A2V_WERROR=1` turns warnings into errors, `A2V_CMAKE_ARGS` is appended to the configure line,
-`CMAKE_BUILD_PARALLEL_LEVEL` bounds the number of compile jobs.
+Environment: `A2V_WERROR=1` turns warnings into errors, `A2V_CMAKE_ARGS` is appended to the
+configure line, `CMAKE_BUILD_PARALLEL_LEVEL` bounds the number of compile jobs.
 """
 
 import os
@@ -42,8 +43,8 @@ class CMakeBuild(build_ext):
                 subprocess.run(list(map(str, command)), check=True)
             except subprocess.CalledProcessError as error:
                 raise SystemExit(
-                    f"arch2vec-fast: `{shlex.join(map(str, command[:3]))} ...` failed with exit code "
-                    f"{error.returncode}; the compiler's message stands above"
+                    f"arch2vec-fast: `{shlex.join(map(str, command[:3]))} ...` failed with exit "
+                    f"code {error.returncode}; the compiler's message stands above"
                 ) from None
 
     @staticmethod

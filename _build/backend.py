@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PEP 517 backend: setuptools, plus torch as a build requirement only where the target environment has none.
+"""PEP 517 backend: setuptools, plus torch as a requirement where the target has none.
 
-A static `requires = ["torch"]` would download gigabytes into every isolated build and compile against another torch
-than the one in use. None at all would fail in a fresh environment, in `uv` and in `python -m build`. So the
-requirement is decided when the front end asks. Source: PEP 517 `get_requires_for_build_wheel`, PEP 660.
+A static `requires = ["torch"]` would download gigabytes into every isolated build and compile
+against another torch than the one in use. None at all would fail in a fresh environment, in `uv`
+and in `python -m build`. So the requirement is decided when the front end asks. Source: PEP 517
+`get_requires_for_build_wheel`, PEP 660.
 """
 
 import sys
@@ -22,8 +23,8 @@ def _with_torch(requirements: list[str]) -> list[str]:
         print(f"arch2vec-fast: building against {toolchain.find_torch()}", file=sys.stderr)
     except toolchain.BuildError:
         print(
-            f"arch2vec-fast: no torch in the target environment, so the build installs {wanted} for itself; "
-            "to avoid the download install torch first or set A2V_TORCH_DIR",
+            "arch2vec-fast: no torch in the target environment, so the build installs "
+            f"{wanted} for itself; to avoid that install torch first or set A2V_TORCH_DIR",
             file=sys.stderr,
         )
         return [*requirements, wanted]

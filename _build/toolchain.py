@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds what the build needs: a C++ compiler, cmake, ninja, pybind11 and the torch of the target environment.
+"""Finds what the build needs: compiler, cmake, ninja, pybind11 and the target's torch.
 
-Why torch is searched for instead of imported: an isolated build (`pip install .`) hides the target's site-packages, but
-the interpreter still is the target's, so its `platlib` folder is known and torch's headers and libraries are files there.
-Installing a second torch into the build environment would cost gigabytes. Importing it is not needed either: the
-two modules use only headers and one library by name. Every failure is a `BuildError` of one line.
+Why torch is searched for instead of imported: an isolated build (`pip install .`) hides the
+target's site-packages, but the interpreter still is the target's, so its `platlib` folder is known
+and torch's headers and libraries are files there. Installing a second torch into the build
+environment would cost gigabytes. Importing it is not needed either: the two modules use only
+headers and one library by name. Every failure is a `BuildError` of one line.
 """
 
 import importlib.util
@@ -38,8 +39,9 @@ class Tools:
 def torch_candidates() -> Iterator[Path]:
     """Yields the folders that may hold the target's torch, best first; they need not exist.
 
-    `A2V_TORCH_DIR`, then what this interpreter would import, then the target's own site-packages (hidden in an isolated
-    build), then those of the base interpreter if the virtual environment lets them show through, then the user's.
+    `A2V_TORCH_DIR`, then what this interpreter would import, then the target's own site-packages
+    (hidden in an isolated build), then those of the base interpreter if the virtual environment
+    lets them show through, then the user's.
     """
     if override := os.environ.get("A2V_TORCH_DIR"):
         yield Path(override)
@@ -50,10 +52,22 @@ def torch_candidates() -> Iterator[Path]:
     folders = [sysconfig.get_path("platlib"), sysconfig.get_path("purelib")]
     if _sees_base_packages():
         base = {"base": sys.base_prefix, "platbase": sys.base_prefix}
-        folders += [sysconfig.get_path("platlib", vars=base), *site.getsitepackages([sys.base_prefix])]
+        folders += [
+            sysconfig.get_path("platlib", vars=base),
+            *site.getsitepackages([sys.base_prefix]),
+        ]
     if site.ENABLE_USER_SITE:
         folders.append(site.getusersitepackages())
+    folders += [path for folder in folders for path in _named_by_pth_files(Path(folder))]
     yield from (Path(folder) / "torch" for folder in dict.fromkeys(folders))
+
+
+def _named_by_pth_files(folder: Path) -> list[str]:
+    """Folders that the .pth files of a site-packages folder add to the path of its interpreter."""
+    lines = [
+        line for file in sorted(folder.glob("*.pth")) for line in file.read_text().splitlines()
+    ]
+    return [line for line in lines if line.startswith("/") and Path(line).is_dir()]
 
 
 def _sees_base_packages() -> bool:
@@ -75,7 +89,7 @@ def torch_version(folder: Path) -> tuple[int, int] | None:
 
 
 def find_torch() -> Path:
-    """Returns the folder of the first torch that is new enough and brings its headers; raises `BuildError`."""
+    """Returns the folder of the first torch that is new enough and has headers."""
     tried = []
     for folder in torch_candidates():
         version = torch_version(folder)
@@ -89,12 +103,13 @@ def find_torch() -> Path:
             return folder
     wanted = ".".join(map(str, MINIMUM_TORCH))
     raise BuildError(
-        f"torch: no release >= {wanted} found; `pip install 'torch>={wanted}'` or set A2V_TORCH_DIR; tried {'; '.join(tried)}"
+        f"torch: no release >= {wanted} found; `pip install 'torch>={wanted}'` or set "
+        f"A2V_TORCH_DIR; tried {'; '.join(tried)}"
     )
 
 
 def find_program(name: str, fix: str) -> str:
-    """Returns the path of a program, looking beside the interpreter first; raises `BuildError`."""
+    """Returns the path of a program, looking beside the interpreter first."""
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
     found = shutil.which(name, path=path)
     if found is None:
@@ -103,7 +118,7 @@ def find_program(name: str, fix: str) -> str:
 
 
 def find_compiler() -> str:
-    """Returns the C++ compiler CMake will use: $CXX, else the first of c++, g++, clang++; raises `BuildError`."""
+    """Returns the C++ compiler CMake will use: $CXX, else one of c++, g++, clang++."""
     named = os.environ.get("CXX", "").split()
     names = named[:1] or ["c++", "g++", "clang++"]
     for name in names:
@@ -116,7 +131,7 @@ def find_compiler() -> str:
 
 
 def find_pybind11() -> Path:
-    """Returns the folder of pybind11's CMake files; raises `BuildError`."""
+    """Returns the folder of pybind11's CMake files."""
     try:
         import pybind11
     except ImportError:

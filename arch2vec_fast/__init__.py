@@ -1,8 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
 """arch2vec, fast: embeddings of neural-network cells, learnt without accuracies.
 
-The public names, nothing else. They are resolved on first use, so that `arch2vec_fast.spaces` works without
-importing torch.
+The public names, nothing else. They are resolved on first use, because `arch2vec_fast.spaces` must
+work without torch.
 """
 
+import importlib
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from arch2vec_fast import (
+        analysis,
+        compat,
+        embeddings,
+        functional,
+        models,
+        pretrain,
+        reference,
+        spaces,
+    )
+    from arch2vec_fast.embeddings import EmbeddingTable
+    from arch2vec_fast.models import Recipe, build_model
+    from arch2vec_fast.pretrain import Run
+    from arch2vec_fast.spaces import CellBatch, CellLayout, CellSpace
+
+__all__ = [
+    "CellBatch",
+    "CellLayout",
+    "CellSpace",
+    "EmbeddingTable",
+    "Recipe",
+    "Run",
+    "analysis",
+    "build_model",
+    "compat",
+    "embeddings",
+    "functional",
+    "models",
+    "pretrain",
+    "reference",
+    "spaces",
+]
+
+_HOME = {
+    "CellBatch": "spaces",
+    "CellLayout": "spaces",
+    "CellSpace": "spaces",
+    "EmbeddingTable": "embeddings",
+    "Recipe": "models",
+    "Run": "pretrain",
+    "build_model": "models",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

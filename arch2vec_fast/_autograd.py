@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Raw operators as Python callables, with their gradients where they have any.
 
-The only module besides `_fakes` and `_library` that touches `torch.ops`. Arguments were checked by the caller (`functional`).
+The only module besides `_fakes` and `_library` that touches `torch.ops`. Arguments were checked by
+the caller (`functional`).
 """
 
 import torch

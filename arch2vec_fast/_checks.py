@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Argument checks shared by `functional` and `reference`, so that both refuse the same things in the same words.
+"""Argument checks of `functional` and `reference`: both refuse the same in the same words.
 
 Each check raises `TypeError` or `ValueError` with one line: `name: what was wrong; how to fix`.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class PackedLayout(Protocol):
-    """What a function on packed cells must know of `spaces.CellLayout`, which lies in a layer beside this one."""
+    """What a function must know of `spaces.CellLayout`, which lies in another layer."""
 
     @property
     def num_nodes(self) -> int: ...
@@ -28,11 +28,15 @@ class PackedLayout(Protocol):
 
 
 def check_codes(codes: Tensor, layout: PackedLayout) -> None:
-    """Accepts an int64 tensor [B, W] on a device that has kernels, W being the words of the layout."""
+    """Accepts an int64 tensor [B, W], W being the words of the layout."""
     if not isinstance(codes, Tensor):
-        raise TypeError(f"codes: expected a tensor, got {type(codes).__name__}; use CellBatch.to_torch()")
+        raise TypeError(
+            f"codes: expected a tensor, got {type(codes).__name__}; use CellBatch.to_torch()"
+        )
     if codes.dtype != torch.int64:
-        raise TypeError(f"codes: expected int64, got {codes.dtype}; packed cells are bits, do not convert them")
+        raise TypeError(
+            f"codes: expected int64, got {codes.dtype}; packed cells are bits, do not convert them"
+        )
     if codes.dim() != 2 or codes.shape[1] != layout.words:
         raise ValueError(
             f"codes: expected shape [B, {layout.words}] for cells of {layout.num_nodes} nodes and "

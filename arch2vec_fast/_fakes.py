@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fake kernels: the shapes, dtypes and devices of each operator's results, for `torch.compile`, export and meta tensors.
+"""Fake kernels: shapes, dtypes and devices of the operators' results, for `torch.compile`.
 
-Schemas stand in csrc/library.cpp. A fake must not look at values; it may assume that the public function has
-checked its arguments.
+Schemas stand in csrc/library.cpp. A fake must not look at values; it may assume that the public
+function has checked its arguments.
 """
 
 import torch

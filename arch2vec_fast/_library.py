@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loads `_C`, the operators, after torch.
 
-Why the order matters: `_C` is linked against `libtorch_cpu` without a search path, so that one binary serves any
-torch >= 2.10 wherever it is installed. The dynamic loader finds that library only because torch has loaded it already.
-There is no pure-Python fallback: a slow path nobody asked for would hide a broken installation.
+Why the order matters: `_C` is linked against `libtorch_cpu` without a search path, so that one
+binary serves any torch >= 2.10 wherever it is installed. The dynamic loader finds that library only
+because torch has loaded it already. There is no pure-Python fallback: a slow path nobody asked for
+would hide a broken installation.
 """
 
 import importlib
@@ -16,7 +17,7 @@ MINIMUM_TORCH = (2, 10)
 
 
 def load(name: str = "_C") -> None:
-    """Imports the operator library `arch2vec_fast.<name>`; raises one `ImportError` that lists what was tried."""
+    """Imports `arch2vec_fast.<name>`; raises an `ImportError` that lists what was tried."""
     try:
         importlib.import_module(f"arch2vec_fast.{name}")
     except ImportError as error:
@@ -24,7 +25,7 @@ def load(name: str = "_C") -> None:
 
 
 def simd_level() -> str:
-    """Returns the instruction set the CPU kernels use: "scalar", "avx2" or "avx512" (`A2V_SIMD` overrides)."""
+    """Returns what the CPU kernels use: "scalar", "avx2" or "avx512"; `A2V_SIMD` overrides."""
     level: str = torch.ops.arch2vec_fast.simd_level()
     return level
 
@@ -39,8 +40,12 @@ def _explain(name: str, error: ImportError) -> str:
     if version < MINIMUM_TORCH:
         fix = f"torch {torch.__version__} is too old: pip install 'torch>=2.10'"
     else:
-        fix = "build it with `pip install .` or `python setup.py build_ext --inplace` in the checkout"
-    return "\n".join([f"arch2vec_fast.{name}: not loaded (torch {torch.__version__}); {fix}; tried", *tried])
+        fix = (
+            "build it with `pip install .` or `python setup.py build_ext --inplace` in the checkout"
+        )
+    return "\n".join(
+        [f"arch2vec_fast.{name}: not loaded (torch {torch.__version__}); {fix}; tried", *tried]
+    )
 
 
 load()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fast functions on packed cells and tensors. Each has a plain-PyTorch twin of the same name in `reference`."""
+"""Fast functions on packed cells. Each has a plain-PyTorch twin of its name in `reference`."""
 
 from torch import Tensor
 
@@ -14,28 +14,31 @@ def unpack_cells(codes: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor]:
 
     For cell b, with E = N(N-1)/2 and k = ceil(log2(F+1)):
 
-        adjacency[b, x, y] = bit x + y(y-1)/2                           x < y, else 0
-        node_ops[b, v, f]  = 1 if bits E + k*v .. E + k*(v+1) hold f+1  an absent node holds 0: a zero row
+        adjacency[b, x, y] = bit x + y(y-1)/2 where x < y, else 0
+        node_ops[b, v, f] = 1 where bits E + k*v ... E + k*(v+1) - 1 hold f + 1, else 0
+
+    An absent node holds 0: its row is zero.
 
     Args:
         codes: packed cells, int64 [B, W], as `CellBatch.codes`. Any strides; B may be 0.
         layout: `spaces.CellLayout` the cells were packed with.
 
     Returns:
-        `adjacency` float32 [B, N, N], strictly upper triangular (edge x -> y), and `node_ops` float32 [B, N, F].
+        `adjacency` float32 [B, N, N], strictly upper triangular (edge x -> y), and `node_ops`
+        float32 [B, N, F].
 
     Raises:
         TypeError: `codes` is not an int64 tensor.
-        ValueError: W does not belong to the layout, the device has no kernels, or a code (named) has an
-            operation the layout lacks or bits above the layout's.
+        ValueError: W does not belong to the layout, the device has no kernels, or a cell (named)
+            holds an operation that the layout lacks or bits above the layout's.
 
-    Not differentiable (integers in). Deterministic. One pass over the outputs, B * N * (N + F) * 4 bytes, on torch's
-    intra-op threads; works under `torch.compile(fullgraph=True)`.
+    Not differentiable (integers in). Deterministic. One pass over the outputs, B * N * (N + F) * 4
+    bytes, on torch's intra-op threads; works under `torch.compile(fullgraph=True)`.
 
     Example:
         >>> import torch
         >>> from arch2vec_fast.spaces import CellLayout
-        >>> layout = CellLayout(num_nodes=2, num_op_types=3)   # bit 0: edge 0->1, bits 1-2 and 3-4: operations
+        >>> layout = CellLayout(num_nodes=2, num_op_types=3)  # 1 bit of edges, 2 bits a node
         >>> adjacency, node_ops = unpack_cells(torch.tensor([[0b11_01_1]]), layout)
         >>> adjacency[0].tolist()
         [[0.0, 1.0], [0.0, 0.0]]

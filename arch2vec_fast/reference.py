@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plain-PyTorch twins of `functional`: same names, same signatures, no kernels.
 
-They are written to be read and serve as the oracle of the tests; use them to understand, not in a loop.
+They are written to be read and serve as the oracle of the tests; use them to understand, not in a
+loop.
 """
 
 import torch
@@ -13,7 +14,7 @@ __all__ = ["unpack_cells"]
 
 
 def unpack_cells(codes: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor]:
-    """Unpacks cells from bits to dense float32; see `functional.unpack_cells` for shapes and errors. Any device."""
+    """Unpacks cells from bits to dense float32 as `functional.unpack_cells`, on any device."""
     check_codes(codes, layout)
     num_nodes, edge_bits = layout.num_nodes, layout.edge_bits
     position = torch.arange(64 * layout.words, device=codes.device)

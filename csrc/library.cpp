@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Schemas of all operators of arch2vec_fast::, in one place, and the Python module that carries them.
+// Schemas of all operators of arch2vec_fast::, in one place, and the Python module that carries
+// them.
 //
-// The operators reach Python through torch's dispatcher, so the module itself is empty: importing it runs the static
-// initialisers behind STABLE_TORCH_LIBRARY. Each op's implementation registers itself from its own folder, its fake
-// kernel stands in arch2vec_fast/_fakes.py. Only headers of the LibTorch stable ABI are used: see csrc/README.md.
+// The operators reach Python through torch's dispatcher, so the module itself is empty: importing
+// it runs the static initialisers behind STABLE_TORCH_LIBRARY. Each op's implementation registers
+// itself from its own folder, its fake kernel stands in arch2vec_fast/_fakes.py. Only headers of
+// the LibTorch stable ABI are used: see csrc/README.md.
 
 #include <Python.h>
 #include <torch/csrc/stable/library.h>
@@ -28,8 +30,14 @@ STABLE_TORCH_LIBRARY_IMPL(arch2vec_fast, CompositeExplicitAutograd, m) {
 }
 
 PyMODINIT_FUNC PyInit__C() {
-  static PyModuleDef definition = {
-      PyModuleDef_HEAD_INIT, "_C", "Operators of arch2vec_fast (see torch.ops.arch2vec_fast).", -1,
-      nullptr,               nullptr, nullptr, nullptr, nullptr};
+  static PyModuleDef definition = {PyModuleDef_HEAD_INIT,
+                                   "_C",
+                                   "Operators of arch2vec_fast (see torch.ops.arch2vec_fast).",
+                                   -1,
+                                   nullptr,
+                                   nullptr,
+                                   nullptr,
+                                   nullptr,
+                                   nullptr};
   return PyModule_Create(&definition);
 }

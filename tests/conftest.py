@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures of every test: isolation of global state, real tables, CUDA policy.
 
-Environment: `ARCH2VEC_DATA` is the folder of the benchmark tables; tests that need it are skipped by name without it.
-`FAIL_WITHOUT_CUDA=1` turns the skips of CUDA tests into failures, so that a GPU machine cannot pass by skipping.
+Environment: `ARCH2VEC_DATA` is the folder of the benchmark tables; tests that need it are skipped
+by name without it. `FAIL_WITHOUT_CUDA=1` turns the skips of CUDA tests into failures, so that a GPU
+machine cannot pass by skipping.
 """
 
 import os
@@ -15,7 +16,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-# The same examples on every machine and no deadline: a shared runner is slow at random, never wrong at random.
+# The same examples on every machine and no deadline: a shared runner is slow at random, never wrong
+# at random.
 settings.register_profile(
     "tests", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

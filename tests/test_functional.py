@@ -8,7 +8,8 @@ from torch import Tensor
 from arch2vec_fast import functional, reference
 from arch2vec_fast.spaces import CellLayout
 
-# The three benchmarks, the smallest and the largest layout, and one whose fields straddle two words.
+# The three benchmarks, the smallest and the largest layout, and one whose fields straddle two
+# words.
 LAYOUTS = [
     CellLayout(7, 5),
     CellLayout(8, 7),
@@ -22,9 +23,7 @@ LAYOUTS = [
 def random_codes(layout: CellLayout, count: int, generator: torch.Generator) -> Tensor:
     """Any well-formed cells, written bit by bit: independent of the package's own packing."""
     bits = torch.zeros(count, 64 * layout.words, dtype=torch.int64)
-    bits[:, : layout.edge_bits] = torch.randint(
-        2, (count, layout.edge_bits), generator=generator
-    )
+    bits[:, : layout.edge_bits] = torch.randint(2, (count, layout.edge_bits), generator=generator)
     fields = torch.randint(
         layout.num_op_types + 1, (count, layout.num_nodes, 1), generator=generator
     )
@@ -52,7 +51,8 @@ def test_unpack_cells_matches_reference(
 
 
 def test_unpack_cells_by_hand() -> None:
-    # NAS-Bench-101 layout: edges 0->1 (bit 0) and 2->6 (bit 2 + 15); nodes 0, 1, 6 hold operations 0, 2, 4.
+    # NAS-Bench-101 layout: edges 0->1 (bit 0) and 2->6 (bit 2 + 15); nodes 0, 1, 6 hold operations
+    # 0, 2, 4.
     code = 1 | 1 << 17 | (0 + 1) << 21 | (2 + 1) << 24 | (4 + 1) << 39
     adjacency, node_ops = functional.unpack_cells(torch.tensor([[code]]), CellLayout(7, 5))
     assert adjacency[0].nonzero().tolist() == [[0, 1], [2, 6]]

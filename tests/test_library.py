@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operator library: how it is found, what it says when it is not, which instruction set it uses."""
+"""The operator library: how it is found, what it says when not, its instruction set."""
 
 import subprocess
 import sys

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// unpack_cells: packed cells to the dense float32 matrices that models read. The template of a small op: parameters
-// and kernel declared here without torch, one file an instruction set, the operator in cell_unpack_op.cpp.
+// unpack_cells: packed cells to the dense float32 matrices that models read. The template of a
+// small op: parameters and kernel declared here without torch, one file an instruction set, the
+// operator in cell_unpack_op.cpp.
 //
 //   adjacency[b, x, y] = bit x + y(y-1)/2 of cell b for x < y, else 0
 //   node_ops[b, v, f]  = 1 where field v of cell b holds f + 1, else 0 (an absent node holds 0)
@@ -12,7 +13,8 @@
 
 namespace a2v {
 
-// Contiguous arrays; the caller owns and sizes them. B = num_cells, N, F and W come from the layout.
+// Contiguous arrays; the caller owns and sizes them. B = num_cells, N, F and W come from the
+// layout.
 struct CellUnpackParams {
   CellLayout layout;
   std::int64_t num_cells;
@@ -21,8 +23,8 @@ struct CellUnpackParams {
   float* node_ops;            // [B, N, F]
 };
 
-// Unpacks cells first .. last-1 and returns `last`, or stops at the first cell that is no cell of the layout and
-// returns its index. Every output of the cells before it is written.
+// Unpacks cells first .. last-1 and returns `last`, or stops at the first cell that is no cell of
+// the layout and returns its index. Every output of the cells before it is written.
 std::int64_t cell_unpack_scalar(const CellUnpackParams& params, std::int64_t first,
                                 std::int64_t last);
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The operator arch2vec_fast::unpack_cells on the CPU: checks, allocation, threads. Schema in library.cpp.
+// The operator arch2vec_fast::unpack_cells on the CPU: checks, allocation, threads. Schema in
+// library.cpp.
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -21,7 +22,8 @@ using torch::stable::Tensor;
 // Cells a thread takes at least: about 0.3 MB of output, well above the cost of waking it.
 constexpr std::int64_t kGrain = 1024;
 
-// The public function has worded these for its users; here they keep the raw operator from reading out of bounds.
+// The public function has worded these for its users; here they keep the raw operator from reading
+// out of bounds.
 a2v::CellLayout check_arguments(const Tensor& codes, std::int64_t num_nodes,
                                 std::int64_t num_op_types) {
   A2V_CHECK(num_nodes >= 2 && num_nodes <= a2v::kMaxNodes, "num_nodes: ", num_nodes,
@@ -59,7 +61,8 @@ std::tuple<Tensor, Tensor> unpack_cells(const Tensor& codes, std::int64_t num_no
       .node_ops = node_ops.mutable_data_ptr<float>(),
   };
 
-  // Each thread stops at its first corrupt cell; the lowest one is reported, whatever the number of threads.
+  // Each thread stops at its first corrupt cell; the lowest one is reported, whatever the number of
+  // threads.
   std::atomic<std::int64_t> corrupt{num_cells};
   torch::stable::parallel_for(0, num_cells, kGrain, [&](std::int64_t first, std::int64_t last) {
     const std::int64_t stopped = a2v::cell_unpack_scalar(params, first, last);
@@ -68,8 +71,7 @@ std::tuple<Tensor, Tensor> unpack_cells(const Tensor& codes, std::int64_t num_no
     }
   });
   A2V_CHECK(corrupt == num_cells, "codes: cell ", corrupt.load(), " is not a cell of ", num_nodes,
-            " nodes and ", num_op_types,
-            " operation types; check the layout it was packed with");
+            " nodes and ", num_op_types, " operation types; check the layout it was packed with");
   return {adjacency, node_ops};
 }
 

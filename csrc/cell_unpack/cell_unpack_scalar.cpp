@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// See cell_unpack.h. Bound by the stores of the outputs (4 N (N + F) bytes a cell, 336 for NAS-Bench-101) and not by
-// the bit twiddling, which is why there is no version for wider registers.
+// See cell_unpack.h. Bound by the stores of the outputs (4 N (N + F) bytes a cell, 336 for
+// NAS-Bench-101) and not by the bit twiddling, which is why there is no version for wider
+// registers.
 
 #include <algorithm>
 #include <bit>

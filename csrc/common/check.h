@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Argument checks of the boundary between Python and C++.
 //
-// Why not STD_TORCH_CHECK: its message starts with function, file and line, which tell a user nothing; and the cell core
-// is built without torch. std::invalid_argument becomes ValueError, through pybind11 and through torch alike.
-// Messages read `name: what was wrong; how to fix`. Checks of our own logic are assert()s in the kernels.
+// Why not STD_TORCH_CHECK: its message starts with function, file and line, which tell a user
+// nothing; and the cell core is built without torch. std::invalid_argument becomes ValueError,
+// through pybind11 and through torch alike. Messages read `name: what was wrong; how to fix`.
+// Checks of our own logic are assert()s in the kernels.
 #pragma once
 
 #include <sstream>

@@ -13,8 +13,9 @@ const char* simd_level_name(SimdLevel level);
 // The best level this processor and operating system run, whatever A2V_SIMD says.
 SimdLevel detected_simd_level();
 
-// The level in use: $A2V_SIMD if set, else the detected one. Throws std::invalid_argument for an unknown word and for
-// a level above the detected one, because running it would end in an illegal instruction.
+// The level in use: $A2V_SIMD if set, else the detected one. Throws std::invalid_argument for an
+// unknown word and for a level above the detected one, because running it would end in an illegal
+// instruction.
 SimdLevel simd_level();
 
 }  // namespace a2v

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything a fresh machine needs is made by the target that needs it; a second call does only what changed.
+#
+#   make demo PYTHON=python3.12          another interpreter
+#   make test TORCH='torch>=2.10'        another torch than the CPU build (see below)
+#   make test PYTEST_ARGS='-k darts -x'  some tests
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# If PYTHON has a torch, the environment borrows it. Otherwise Linux gets the CPU build: a plain `torch` of PyPI would
+# download gigabytes of CUDA libraries there. The local version "+cpu" exists on CPU indexes only, so the first attempt
+# (the indexes pip is configured for) finds a CPU build or nothing, and the second asks pytorch.org.
+TORCH ?= $(if $(filter Linux,$(shell uname -s)),torch==2.13.0+cpu,torch>=2.10)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+PYTEST_ARGS ?=
+
+BUILD_TOOLS := "setuptools>=77" "cmake>=3.25" ninja "pybind11>=2.13"
+NATIVE := pyproject.toml setup.py CMakeLists.txt $(wildcard _build/*.py csrc/*.cpp csrc/*/*.cpp csrc/*/*.h)
+
+.PHONY: help demo test lint format clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/installed  ## NAS-Bench-201 from cells to an HTML report in demo-out/ (under 3 minutes)
+	$(BIN)/arch2vec-fast demo --out demo-out
+
+test: $(VENV)/test-tools  ## the whole test suite (ARCH2VEC_DATA names the folder of benchmark tables)
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+lint: $(VENV)/lint-tools  ## what CI checks without running anything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.cpp' '*.h')
+
+format: $(VENV)/lint-tools  ## rewrite sources in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.h')
+
+clean:  ## remove builds and the environment, keep results
+	rm -rf build dist *.egg-info $(VENV) arch2vec_fast/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/torch:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 needed, $(PYTHON) is " + sys.version.split()[0] + "; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) _build/borrow_torch.py $(VENV) || $(PIP) install -q '$(TORCH)' 2>/dev/null \
+	  || $(PIP) install '$(TORCH)' --index-url $(TORCH_INDEX)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/torch $(NATIVE)
+	$(PIP) install -q $(BUILD_TOOLS)
+	$(PIP) install -q --no-build-isolation -e '.[report]'
+	@touch $@
+
+$(VENV)/test-tools: $(VENV)/installed
+	$(PIP) install -q --no-build-isolation -e '.[test]'
+	@touch $@
+
+$(VENV)/lint-tools: $(VENV)/installed
+	$(PIP) install -q --no-build-isolation -e '.[test,lint]'
+	@touch $@

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The build: where torch is looked for, what is required, what it says when a tool is missing.
+
+The installations themselves (isolated, without isolation, without torch) are run by .ci/run.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import arch2vec_fast
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def toolchain(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "_build"))
+    monkeypatch.delenv("A2V_TORCH_DIR", raising=False)
+    return importlib.import_module("toolchain")
+
+
+@pytest.fixture
+def backend(toolchain: ModuleType) -> ModuleType:
+    pytest.importorskip("setuptools")
+    return importlib.import_module("backend")
+
+
+def make_torch(site_packages: Path, version: str, *, headers: bool = True) -> Path:
+    folder = site_packages / "torch"
+    stable = folder / "include" / "torch" / "csrc" / "stable"
+    (stable if headers else folder).mkdir(parents=True)
+    (folder / "version.py").write_text(f"__version__ = '{version}'\n")
+    return folder
+
+
+def hide_torch(toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch, platlib: Path) -> None:
+    """What an isolated build sees: no importable torch, but the target's site-packages as files."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(toolchain.sysconfig, "get_path", lambda *_, **__: str(platlib))
+    monkeypatch.setattr(toolchain, "_sees_base_packages", lambda: False)
+    monkeypatch.setattr(toolchain.site, "ENABLE_USER_SITE", False)
+
+
+def test_finds_the_torch_in_use(toolchain: ModuleType) -> None:
+    import torch
+
+    assert toolchain.find_torch() == Path(torch.__file__).parent
+
+
+def test_finds_torch_beside_platlib_in_an_isolated_build(
+    toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    expected = make_torch(tmp_path, "2.10.0+cpu")
+    hide_torch(toolchain, monkeypatch, tmp_path)
+    assert toolchain.find_torch() == expected
+
+
+def test_finds_torch_behind_a_pth_file(
+    toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    expected = make_torch(tmp_path / "elsewhere", "2.13.0")
+    platlib = tmp_path / "site-packages"
+    platlib.mkdir()
+    lines = ["import nothing", "", str(tmp_path / "absent"), str(tmp_path / "elsewhere")]
+    (platlib / "borrowed.pth").write_text("\n".join(lines))
+    hide_torch(toolchain, monkeypatch, platlib)
+    assert toolchain.find_torch() == expected
+
+
+def test_environment_names_the_torch(
+    toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    expected = make_torch(tmp_path, "3.0.1")
+    monkeypatch.setenv("A2V_TORCH_DIR", str(expected))
+    assert toolchain.find_torch() == expected
+
+
+@pytest.mark.parametrize(
+    ("version", "headers", "reason"),
+    [("2.9.1", True, r"\(2\.9\)"), ("2.10.0", False, r"\(without headers\)")],
+)
+def test_rejects_unusable_torch_in_one_line(
+    toolchain: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    version: str,
+    headers: bool,
+    reason: str,
+) -> None:
+    make_torch(tmp_path, version, headers=headers)
+    hide_torch(toolchain, monkeypatch, tmp_path)
+    pattern = rf"^torch: no release >= 2\.10 found; .*A2V_TORCH_DIR; tried .*torch {reason}$"
+    with pytest.raises(toolchain.BuildError, match=pattern):
+        toolchain.find_torch()
+
+
+def test_backend_requires_no_torch_where_there_is_one(
+    backend: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not any("torch" in wanted for wanted in backend.get_requires_for_build_wheel())
+    assert "arch2vec-fast: building against " in capsys.readouterr().err
+
+
+def test_backend_requires_torch_where_there_is_none_and_says_so(
+    backend: ModuleType,
+    toolchain: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hide_torch(toolchain, monkeypatch, tmp_path)
+    monkeypatch.setattr(backend.build_meta, "get_requires_for_build_wheel", lambda _: ["x"])
+    monkeypatch.setattr(backend.build_meta, "get_requires_for_build_editable", lambda _: ["y"])
+    assert backend.get_requires_for_build_wheel() == ["x", "torch>=2.10"]
+    assert backend.get_requires_for_build_editable() == ["y", "torch>=2.10"]
+    message = capsys.readouterr().err.splitlines()[0]
+    assert message.startswith("arch2vec-fast: no torch in the target environment, so the build")
+
+
+@pytest.mark.parametrize(("program", "fix"), [("cmake", "cmake"), ("ninja", "ninja")])
+def test_missing_program_is_one_line(
+    toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str, fix: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(toolchain.sysconfig, "get_path", lambda *_, **__: str(tmp_path))
+    with pytest.raises(toolchain.BuildError, match=rf"^{program}: not found on PATH; .*{fix}"):
+        toolchain.find_program(program, f"`pip install {fix}`")
+
+
+@pytest.mark.parametrize("named", [None, "/absent/c++"])
+def test_missing_compiler_is_one_line(
+    toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: str | None
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    if named:
+        monkeypatch.setenv("CXX", named)
+    with pytest.raises(toolchain.BuildError) as caught:
+        toolchain.find_compiler()
+    message = str(caught.value)
+    assert message.startswith(f"compiler: no C++20 compiler found (tried {named or 'c++'}")
+    assert "\n" not in message
+
+
+def test_setup_fails_in_one_line_without_a_compiler() -> None:
+    pytest.importorskip("setuptools")
+    result = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext"],
+        cwd=ROOT,
+        env={**os.environ, "CXX": "/absent/c++"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("arch2vec-fast: compiler: no C++20 compiler")
+
+
+def test_sources_on_disk_are_those_of_the_one_list() -> None:
+    """A file that nobody compiles is dead; CMakeLists.txt lists without wildcards."""
+    listed = (ROOT / "CMakeLists.txt").read_text()
+    for path in sorted((ROOT / "csrc").rglob("*.cpp")):
+        assert f"  {path.relative_to(ROOT)}\n" in listed, path
+    assert "GLOB" not in listed
+
+
+def test_minimum_torch_is_the_same_everywhere(toolchain: ModuleType) -> None:
+    from arch2vec_fast import _library
+
+    major, minor = toolchain.MINIMUM_TORCH
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"torch>={major}.{minor}" in project["dependencies"]
+    assert (major, minor) == _library.MINIMUM_TORCH
+    target = f"TORCH_TARGET_VERSION=0x{major:02x}{minor:02x}000000000000"
+    assert target in (ROOT / "CMakeLists.txt").read_text()
+
+
+def test_public_names_resolve() -> None:
+    for name in arch2vec_fast.__all__:
+        assert getattr(arch2vec_fast, name) is not None
+    assert set(arch2vec_fast.__all__) <= set(dir(arch2vec_fast))
+    with pytest.raises(AttributeError, match="no attribute 'absent'"):
+        arch2vec_fast.absent  # noqa: B018
