@@ -20,7 +20,7 @@ PYTEST_ARGS ?=
 BUILD_TOOLS := "setuptools>=77" "cmake>=3.25" ninja "pybind11>=2.13"
 NATIVE := pyproject.toml setup.py CMakeLists.txt $(wildcard _build/*.py csrc/*.cpp csrc/*/*.cpp csrc/*/*.h)
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo table1 test lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -28,6 +28,9 @@ help:  ## this list
 
 demo: $(VENV)/installed  ## NAS-Bench-201 from cells to an HTML report in demo-out/ (under 3 minutes)
 	$(BIN)/arch2vec-fast demo --out demo-out
+
+table1: $(VENV)/installed  ## Table 1 of the paper, three spaces x five methods: hours on a CPU, resumable
+	$(BIN)/arch2vec-fast table1 --out table1
 
 test: $(VENV)/test-tools  ## the whole test suite (ARCH2VEC_DATA names the folder of benchmark tables)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)

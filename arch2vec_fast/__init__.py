@@ -21,9 +21,10 @@ if TYPE_CHECKING:
         reference,
         spaces,
     )
-    from arch2vec_fast.embeddings import EmbeddingTable
+    from arch2vec_fast.embeddings import EmbeddingTable, embed
     from arch2vec_fast.models import Recipe, build_model
     from arch2vec_fast.pretrain import Run
+    from arch2vec_fast.pretrain.metrics import evaluate
     from arch2vec_fast.spaces import CellBatch, CellLayout, CellSpace
 
 __all__ = [
@@ -36,7 +37,9 @@ __all__ = [
     "analysis",
     "build_model",
     "compat",
+    "embed",
     "embeddings",
+    "evaluate",
     "functional",
     "models",
     "pretrain",
@@ -52,6 +55,8 @@ _HOME = {
     "Recipe": "models",
     "Run": "pretrain",
     "build_model": "models",
+    "embed": "embeddings",
+    "evaluate": "pretrain.metrics",
 }
 
 
