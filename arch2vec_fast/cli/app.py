@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands and their options; what they do lies in the modules beside this one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="arch2vec-fast",
+    help="Embeddings of neural-network cells, learnt without accuracies.",
+    epilog="First time here? Try: arch2vec-fast demo",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A directory made by pretrain.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+Samples = Annotated[int, typer.Option(help="Latents to draw from the prior.")]
+
+
+@app.callback()
+def _root() -> None:
+    """Pretrain on a cell space, embed its cells, and measure how good the embedding is."""
+
+
+@app.command()
+def pretrain(
+    space: Annotated[
+        str, typer.Argument(metavar="SPACE", help="nasbench101, nasbench201 or darts.")
+    ],
+    recipe: Annotated[
+        str, typer.Option(help="best, released, paper, gae, vgae or without-kl.")
+    ] = "best",
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory.", show_default="runs/SPACE-RECIPE-SEED")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, batches, noise, samples.")] = 0,
+    device: Device = "cpu",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    cells: Annotated[
+        Path | None, typer.Option(help="Train on the cells of this .npz or .json file.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Train on this many sampled cells, not the whole space.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Train an autoencoder on a cell space and leave a run directory.
+
+    Ctrl-C saves. The same command with --resume goes on where it stopped, to
+    the same result bit for bit, after a kill too.
+
+    Examples:
+
+    arch2vec-fast pretrain nasbench201
+
+    arch2vec-fast pretrain nasbench201 --recipe released --epochs 5 --out run
+
+    arch2vec-fast pretrain darts --limit 200000 --out runs/darts
+    """
+    from arch2vec_fast.cli.commands import pretrain_command
+
+    pretrain_command(
+        space,
+        recipe,
+        out or Path("runs") / f"{space}-{recipe}-{seed}",
+        overrides={"epochs": epochs, "batch_size": batch_size, "learning_rate": lr},
+        seed=seed,
+        device=device,
+        resume=resume,
+        cells_file=cells,
+        limit=limit,
+        as_json=json,
+    )
+
+
+@app.command()
+def embed(
+    run: RunPath,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write.", show_default="RUN/embeddings.safetensors")
+    ] = None,
+    cells: Annotated[
+        Path | None, typer.Option(help="Embed the cells of this .npz or .json file.")
+    ] = None,
+    space: Annotated[
+        bool, typer.Option("--space", help="Embed the whole space, not just the run's cells.")
+    ] = False,
+    chunk: Annotated[int, typer.Option(help="Cells in one pass.")] = 1024,
+    export: Annotated[
+        str | None,
+        typer.Option(help="'released': also write the released code's dict-of-dicts .pt file."),
+    ] = None,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Embed cells with a trained run: one vector a cell, as safetensors.
+
+    Examples:
+
+    arch2vec-fast embed runs/nasbench201-best-0
+
+    arch2vec-fast embed run --cells mine.json --out mine.safetensors
+    """
+    from arch2vec_fast.cli.commands import embed_command
+
+    embed_command(
+        run,
+        out or run / "embeddings.safetensors",
+        cells_file=cells,
+        whole_space=space,
+        chunk=chunk,
+        export=export,
+        device=device,
+        as_json=json,
+    )
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    samples: Samples = 10_000,
+    seed: Annotated[int, typer.Option(help="Of the draws from the prior.")] = 0,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            help="standard, per-node, gaussian or posterior.", show_default="the recipe's"
+        ),
+    ] = None,
+    control: Annotated[bool, typer.Option(help="Also measure the untrained model.")] = True,
+    json: Json = False,
+) -> None:
+    """Measure reconstruction, validity and uniqueness of a run (Table 1).
+
+    Prints the released code's numbers and strict ones, raw and legal decoding,
+    the uniform ceiling and the untrained control; writes RUN/evaluation.json.
+
+    Examples:
+
+    arch2vec-fast evaluate runs/nasbench201-best-0
+
+    arch2vec-fast evaluate run --samples 1000 --seed 7 --json
+    """
+    from arch2vec_fast.cli.commands import evaluate_command
+
+    evaluate_command(run, samples=samples, seed=seed, prior=prior, control=control, as_json=json)
+
+
+@app.command()
+def spaces(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[SPACE]", help="Describe one space.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the cell spaces, or describe one.
+
+    Examples:
+
+    arch2vec-fast spaces
+
+    arch2vec-fast spaces nasbench101 --json
+    """
+    from arch2vec_fast.cli.spaces import spaces_command
+
+    spaces_command(name, as_json=json)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Show versions, what is built, instruction sets and devices.
+
+    Example: arch2vec-fast doctor --json
+    """
+    from arch2vec_fast.cli.commands import doctor_command
+
+    doctor_command(as_json=json)
+
+
+@app.command()
+def report(
+    run: RunPath,
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write.", show_default="RUN/report.html")
+    ] = None,
+    samples: Samples = 10_000,
+    projection: Annotated[str, typer.Option(help="Of the map: pca or tsne.")] = "pca",
+    seed: Annotated[int, typer.Option(help="Of samples and choices of cells.")] = 0,
+    json: Json = False,
+) -> None:
+    """Write a self-contained HTML report of a run.
+
+    Example: arch2vec-fast report runs/nasbench201-best-0 --out report.html
+    """
+    from arch2vec_fast.cli.commands import report_command
+
+    report_command(
+        run,
+        out or run / "report.html",
+        samples=samples,
+        projection=projection,
+        seed=seed,
+        as_json=json,
+    )
+
+
+@app.command()
+def table1(
+    out: Annotated[Path, typer.Option(help="Directory of runs and results.")],
+    spaces: Annotated[str, typer.Option(help="Comma-separated.")] = "nasbench101,nasbench201,darts",
+    methods: Annotated[
+        str, typer.Option(help="Comma-separated recipes.")
+    ] = "gae,vgae,without-kl,released,best",
+    seeds: Annotated[int, typer.Option(help="Runs of each pair, seeds 0, 1, ...")] = 1,
+    samples: Samples = 10_000,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Reproduce Table 1 of the paper: hours on a CPU, resumable.
+
+    Each space, method and seed is pretrained, evaluated and kept as one JSON
+    file, which a second call finds and skips. Printed beside the paper's numbers.
+
+    Examples:
+
+    arch2vec-fast table1 --out table1
+
+    arch2vec-fast table1 --out table1 --spaces nasbench201 --seeds 3
+    """
+    from arch2vec_fast.cli.table1 import table1_command
+
+    table1_command(
+        out,
+        spaces=spaces.split(","),
+        methods=methods.split(","),
+        seeds=seeds,
+        samples=samples,
+        device=device,
+        as_json=json,
+    )
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Directory to write.")] = Path("demo-out"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One epoch and 1,000 samples, for a smoke test.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """NAS-Bench-201 from nothing to embeddings, their quality and a report.
+
+    Takes two or three minutes on two CPU cores; --quick less than one.
+
+    Example: arch2vec-fast demo
+    """
+    from arch2vec_fast.cli.demo import demo_command
+
+    demo_command(out, quick=quick, as_json=json)

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `pretrain`, `embed`, `evaluate`, `report` and `doctor` do."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.markup import escape
+
+from arch2vec_fast.cli.console import people, percent, write_document
+
+if TYPE_CHECKING:
+    from arch2vec_fast.pretrain import Run
+    from arch2vec_fast.spaces import CellBatch, CellSpace
+
+
+def pretrain_command(
+    space_name: str,
+    recipe_name: str,
+    out: Path,
+    *,
+    overrides: dict[str, Any],
+    seed: int,
+    device: str,
+    resume: bool,
+    cells_file: Path | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """Train, then say where the run lies and how well it reconstructs."""
+    from arch2vec_fast import spaces
+    from arch2vec_fast.models import Recipe
+    from arch2vec_fast.pretrain import Interrupted, pretrain
+    from arch2vec_fast.pretrain.files import read_cells
+
+    space = spaces.get(space_name)
+    recipe = Recipe.get(recipe_name, space.name)
+    if cells_file is not None and limit is not None:
+        raise ValueError("limit: samples from the space, so it cannot go with --cells; drop one")
+    check_writable(out)
+    cells = None if cells_file is None else read_cells(cells_file, space.layout)
+    began = time.monotonic()
+    try:
+        run = pretrain(
+            space,
+            recipe,
+            out,
+            **overrides,
+            seed=seed,
+            device=device,
+            cells=cells,
+            limit=limit,
+            resume=resume,
+            progress=True,
+        )
+    except Interrupted:
+        people(stderr=True).print(
+            f"\nStopped; everything is saved in {escape(str(out))}. "
+            "Go on with the same command and --resume.",
+            soft_wrap=True,
+        )
+        raise typer.Exit(130) from None
+    summary = summarise(run, time.monotonic() - began)
+    if as_json:
+        write_document(summary)
+        return
+    _print_summary(summary)
+
+
+def summarise(run: Run, seconds: float) -> dict[str, Any]:
+    """What a finished run has to say for itself."""
+    epochs = [line for line in run.metrics if line.get("event") == "epoch"]
+    last = epochs[-1] if epochs else {}
+    return {
+        "run": str(run.path),
+        "space": run.space.name,
+        "recipe": run.recipe.name,
+        "seed": run.seed,
+        "epochs": run.recipe.epochs,
+        "batch_size": run.recipe.batch_size,
+        "train_cells": len(run.train_cells),
+        "validation_cells": len(run.validation_cells),
+        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "loss": last.get("loss"),
+        "validation": last.get("validation", {}),
+        "seconds": round(seconds, 2),
+        "commit": run.config.get("commit"),
+    }
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    console = people()
+    run = escape(summary["run"])
+    console.print(
+        f"[bold]{summary['space']}[/], recipe [bold]{summary['recipe']}[/]: "
+        f"{summary['epochs']} epochs on {summary['train_cells']:,} cells "
+        f"in {summary['seconds']:.1f} s"
+    )
+    validation = summary["validation"]
+    if validation:
+        console.print(
+            f"held-out cells: {percent(validation['exact'])} % reconstructed exactly "
+            f"({percent(validation['node_accuracy'])} % of operations, "
+            f"{percent(validation['edge_accuracy'])} % of edges)"
+        )
+    console.print(f"next: arch2vec-fast evaluate {run}", soft_wrap=True)
+    console.print(f"      arch2vec-fast embed {run}", soft_wrap=True)
+
+
+def embed_command(
+    run_path: Path,
+    out: Path,
+    *,
+    cells_file: Path | None,
+    whole_space: bool,
+    chunk: int,
+    export: str | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Embed and write; `export` adds the released format beside it."""
+    from arch2vec_fast.embeddings import embed
+    from arch2vec_fast.pretrain import Run
+    from arch2vec_fast.pretrain.files import read_cells
+    from arch2vec_fast.pretrain.loop import check_device
+
+    if export not in (None, "released"):
+        raise ValueError(f"export: unknown format {export!r}; the one there is is 'released'")
+    if cells_file is not None and whole_space:
+        raise ValueError("space: cannot go with --cells; drop one")
+    torch_device = check_device(device)
+    run = Run.load(run_path)
+    check_writable(out)
+    cells: CellBatch | None = None
+    if cells_file is not None:
+        cells = read_cells(cells_file, run.space.layout)
+    elif whole_space:
+        cells = run.space.enumerate()
+    began = time.monotonic()
+    table = embed(run, cells, device=torch_device, chunk_size=chunk, progress=True)
+    seconds = time.monotonic() - began
+    table.save(out)
+    written = [str(out)]
+    if export == "released":
+        released = out.with_suffix(".pt")
+        table.export_released(released, released_columns(table.cells, run.space))
+        written.append(str(released))
+    document = {
+        "run": str(run_path),
+        "space": run.space.name,
+        "recipe": run.recipe.name,
+        "cells": len(table),
+        "dimensions": int(table.vectors.shape[1]),
+        "files": written,
+        "seconds": round(seconds, 3),
+        "cells_per_second": round(len(table) / max(seconds, 1e-9), 1),
+    }
+    if as_json:
+        write_document(document)
+        return
+    people().print(
+        f"{len(table):,} cells x {document['dimensions']} numbers in {seconds:.2f} s: "
+        + escape(", ".join(written)),
+        soft_wrap=True,
+    )
+
+
+def released_columns(cells: CellBatch, space: CellSpace) -> dict[str, Any]:
+    """What the released file holds beside the vectors and needs no accuracies: DARTS genotypes."""
+    if space.name != "darts":
+        return {}
+    from arch2vec_fast.spaces.darts import cell_to_genotype
+
+    pairs = ([*cell_to_genotype(cells[index]).normal] for index in range(len(cells)))
+    return {"genotype": [[(str(source), op) for op, source in pair] for pair in pairs]}
+
+
+def evaluate_command(
+    run_path: Path,
+    *,
+    samples: int,
+    seed: int,
+    prior: str | None,
+    control: bool,
+    as_json: bool,
+) -> None:
+    """Measure, keep evaluation.json in the run directory, print."""
+    from arch2vec_fast.cli.tables import evaluation_tables
+    from arch2vec_fast.pretrain import Run
+    from arch2vec_fast.pretrain.files import write_json
+    from arch2vec_fast.pretrain.metrics import evaluate
+
+    run = Run.load(run_path)
+    result = evaluate(run, samples=samples, seed=seed, prior=prior, untrained=control)
+    write_json(run_path / "evaluation.json", result)
+    if as_json:
+        write_document(result)
+        return
+    console = people()
+    for table in evaluation_tables(result):
+        console.print(table)
+    console.print(f"written: {escape(str(run_path / 'evaluation.json'))}", soft_wrap=True)
+
+
+def report_command(
+    run_path: Path, out: Path, *, samples: int, projection: str, seed: int, as_json: bool
+) -> None:
+    """Write the HTML report."""
+    from arch2vec_fast.analysis.report import write_report
+    from arch2vec_fast.pretrain import Run
+
+    run = Run.load(run_path)
+    check_writable(out)
+    write_report(run, out, samples=samples, projection=projection, seed=seed)
+    if as_json:
+        write_document({"run": str(run_path), "report": str(out), "bytes": out.stat().st_size})
+        return
+    people().print(f"report: {escape(str(out))}", soft_wrap=True)
+
+
+def doctor_command(*, as_json: bool) -> None:
+    """Print what is installed and built."""
+    from arch2vec_fast.cli.doctor import diagnose, render
+
+    facts = diagnose()
+    if as_json:
+        write_document(facts)
+        return
+    people().print(render(facts))
+
+
+def check_writable(path: Path) -> None:
+    """Fail before hours of work rather than after: the directory of `path` must take files."""
+    import os
+
+    parent = path
+    while not parent.exists() and parent != parent.parent:
+        parent = parent.parent
+    if parent == path and path.is_file():
+        parent = path.parent
+    if not parent.is_dir():
+        raise NotADirectoryError(f"out: {parent} is a file, not a directory; choose another path")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"out: {parent} is not writable; choose another directory")

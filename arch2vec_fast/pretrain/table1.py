@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Table 1 of the paper, run by run: pretrain, evaluate, keep one JSON file each, resume.
+
+A directory holds `runs/SPACE-METHOD-SEED` (run directories) and `SPACE-METHOD-SEED.json` (what
+`evaluate` returned). A finished pair is read back, never run again; an interrupted one goes on
+from its checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from arch2vec_fast import spaces
+from arch2vec_fast.models.recipes import Recipe
+from arch2vec_fast.pretrain.files import read_json, write_json
+from arch2vec_fast.pretrain.loop import pretrain
+from arch2vec_fast.pretrain.metrics import evaluate
+
+SPACES = ("nasbench101", "nasbench201", "darts")
+METHODS = ("gae", "vgae", "without-kl", "released", "best")
+
+# Reconstruction accuracy, validity and uniqueness in per cent, as printed in Table 1 of Yan et al.,
+# NeurIPS 2020. Its arch2vec row is what the released code computes, so it stands beside `released`.
+PAPER: dict[tuple[str, str], tuple[float, float, float]] = {
+    ("nasbench101", "gae"): (98.75, 29.88, 99.25),
+    ("nasbench101", "vgae"): (97.41, 41.18, 99.34),
+    ("nasbench101", "without-kl"): (100.0, 30.31, 99.20),
+    ("nasbench101", "released"): (100.0, 44.97, 99.69),
+    ("nasbench201", "gae"): (99.52, 79.28, 78.42),
+    ("nasbench201", "vgae"): (98.32, 79.30, 88.42),
+    ("nasbench201", "without-kl"): (100.0, 77.09, 96.57),
+    ("nasbench201", "released"): (100.0, 79.41, 98.72),
+    ("darts", "gae"): (97.80, 15.25, 99.65),
+    ("darts", "vgae"): (96.80, 25.25, 99.27),
+    ("darts", "without-kl"): (99.46, 16.01, 99.51),
+    ("darts", "released"): (99.79, 33.36, 100.0),
+}
+
+# Cells seen per second by one CPU core in plain PyTorch; only for the first estimate of the time.
+_CELLS_PER_SECOND = 4_000
+_SPACE_CELLS = {"nasbench101": 381_262, "nasbench201": 14_063, "darts": 540_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One pretraining and its evaluation."""
+
+    space: str
+    method: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """SPACE-METHOD-SEED, of files and directories."""
+        return f"{self.space}-{self.method}-{self.seed}"
+
+    def result_path(self, out: Path) -> Path:
+        """Where the result is kept."""
+        return out / f"{self.name}.json"
+
+    @property
+    def cells_to_see(self) -> int:
+        """Training cells over all epochs: the measure of work."""
+        return _SPACE_CELLS[self.space] * Recipe.get(self.method, self.space).epochs
+
+    @property
+    def estimate(self) -> float:
+        """Rough seconds on one CPU core."""
+        return self.cells_to_see / _CELLS_PER_SECOND
+
+
+def jobs(space_names: Sequence[str], methods: Sequence[str], seeds: int) -> list[Job]:
+    """All runs of the table, quick ones first. Raises ValueError for unknown names."""
+    if seeds < 1:
+        raise ValueError(f"seeds: {seeds} is below 1")
+    for name in space_names:
+        if name not in SPACES:
+            raise ValueError(f"spaces: unknown space {name!r}; choose from {', '.join(SPACES)}")
+    for name in methods:
+        if name not in Recipe.names():
+            known = ", ".join(Recipe.names())
+            raise ValueError(f"methods: unknown method {name!r}; choose from {known}")
+    table = [Job(s, m, k) for s in space_names for m in methods for k in range(seeds)]
+    return sorted(table, key=lambda job: job.estimate)
+
+
+def finished(job: Job, out: Path) -> dict[str, Any] | None:
+    """The kept result of a job, if there is one."""
+    path = job.result_path(out)
+    if not path.exists():
+        return None
+    result = read_json(path)
+    if not isinstance(result, dict) or result.get("space") != job.space:
+        raise ValueError(f"{path}: not a result of {job.name}; move it away")
+    return result
+
+
+def run_jobs(
+    table: Sequence[Job],
+    out: Path,
+    *,
+    samples: int = 10_000,
+    device: str = "cpu",
+    progress: bool = False,
+    on_start: Callable[[Job], None] = lambda job: None,
+) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Run what is not finished; yields every job with its result, in the order of `table`."""
+    out.mkdir(parents=True, exist_ok=True)
+    for job in table:
+        if (result := finished(job, out)) is None:
+            on_start(job)
+            run = pretrain(
+                spaces.get(job.space),
+                Recipe.get(job.method, job.space),
+                out / "runs" / job.name,
+                seed=job.seed,
+                device=device,
+                resume=True,
+                progress=progress,
+            )
+            result = evaluate(run, samples=samples)
+            write_json(job.result_path(out), result)
+        yield job, result
+
+
+def summary(results: Sequence[tuple[Job, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """One row per (space, method): mean and spread over seeds, in [0, 1], and the paper's row.
+
+    Keys: space, method, seeds, paper (accuracy, validity, uniqueness in [0, 1] or None) and each
+    of `COLUMNS` as {"mean", "std"}, std None for one seed.
+    """
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for job, result in results:
+        groups.setdefault((job.space, job.method), []).append(result)
+    rows = []
+    for (space, method), found in sorted(groups.items(), key=_paper_order):
+        published = PAPER.get((space, method))
+        row: dict[str, Any] = {"space": space, "method": method, "seeds": len(found)}
+        row["paper"] = None if published is None else [round(x / 100, 6) for x in published]
+        for name, pick in COLUMNS.items():
+            values = [value for value in map(pick, found) if value is not None]
+            row[name] = {
+                "mean": mean(values) if values else None,
+                "std": stdev(values) if len(values) > 1 else None,
+            }
+        rows.append(row)
+    return rows
+
+
+def _released_accuracy(result: dict[str, Any]) -> float:
+    """One number from the printed accuracies: the paper's "accuracy" covers labels and edges."""
+    released = result["reconstruction"]["released"]
+    return float(released["ops_accuracy"] + released["edge_accuracy"]) / 2
+
+
+COLUMNS: dict[str, Callable[[dict[str, Any]], float | None]] = {
+    "released_accuracy": _released_accuracy,
+    "released_validity": lambda result: result["raw"]["released"]["valid"],
+    "released_uniqueness": lambda result: result["raw"]["released"]["unique"],
+    "exact": lambda result: result["reconstruction"]["strict"]["exact"],
+    "strict_validity": lambda result: result["raw"]["strict"]["valid"],
+    "strict_uniqueness": lambda result: result["raw"]["strict"]["unique"],
+    "legal_uniqueness": lambda result: result["legal"]["strict"]["unique"],
+    "uniform_uniqueness": lambda result: result["uniform"]["unique"],
+}
+
+
+def _paper_order(item: tuple[tuple[str, str], Any]) -> tuple[int, int]:
+    (space, method), _ = item
+    methods = list(METHODS) + [name for name in Recipe.names() if name not in METHODS]
+    return SPACES.index(space), methods.index(method)
