@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Embeddings: one vector a cell, computed in chunks, kept with the cells they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from arch2vec_fast.models.gin_vae import AutoencoderBase
+from arch2vec_fast.models.inference import inference_encoder
+from arch2vec_fast.pretrain.files import read_tensors, read_torch, write_tensors, write_torch
+from arch2vec_fast.pretrain.progress import Progress
+from arch2vec_fast.pretrain.run import Run, unpack
+from arch2vec_fast.spaces import CellBatch, CellLayout
+
+_CHUNK = 1024  # the node states of a chunk (4 MB for NAS-Bench-101) stay in cache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EmbeddingTable:
+    """Vectors of cells, row by row.
+
+    vectors: float32 [Q,D]. cells: the Q cells in the same order. metadata: strings: space,
+    recipe, seed, readout, commit, and whatever else the maker wants to record.
+
+    >>> cells = CellBatch(np.zeros((1, 1), np.int64), CellLayout(7, 5))
+    >>> EmbeddingTable(vectors=np.zeros((1, 16), np.float32), cells=cells).vectors.shape
+    (1, 16)
+    """
+
+    vectors: NDArray[np.float32]
+    cells: CellBatch
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or len(self.vectors) != len(self.cells):
+            raise ValueError(
+                f"vectors: shape {self.vectors.shape} does not give one row to each of the "
+                f"{len(self.cells)} cells; pass [Q,D]"
+            )
+        if self.vectors.dtype != np.float32:
+            raise TypeError(f"vectors: dtype {self.vectors.dtype}; convert to float32")
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file: `vectors`, `codes` and the metadata. Whole or not at all."""
+        layout = self.cells.layout
+        sizes = {"num_nodes": str(layout.num_nodes), "num_op_types": str(layout.num_op_types)}
+        tensors = {
+            "vectors": torch.from_numpy(np.ascontiguousarray(self.vectors)),
+            "codes": self.cells.to_torch(),
+        }
+        write_tensors(Path(path), tensors, {**self.metadata, **sizes, "format": "arch2vec-fast-1"})
+
+    @classmethod
+    def load(cls, path: str | Path) -> EmbeddingTable:
+        """Read a file of `save`. Raises ValueError for a foreign or truncated file."""
+        tensors, metadata = read_tensors(Path(path))
+        if metadata.pop("format", None) != "arch2vec-fast-1" or set(tensors) != {
+            "vectors",
+            "codes",
+        }:
+            raise ValueError(f"{path}: a safetensors file, but not an embedding table")
+        layout = CellLayout(int(metadata.pop("num_nodes")), int(metadata.pop("num_op_types")))
+        cells = CellBatch.from_torch(tensors["codes"], layout)
+        return cls(vectors=tensors["vectors"].numpy(), cells=cells, metadata=metadata)
+
+    # -- the released code's files ---------------------------------------------------------
+
+    def export_released(self, path: str | Path, columns: Mapping[str, Any] | None = None) -> None:
+        """Write the released code's embedding file: a dict of int -> {"feature", ...}.
+
+        columns: further values of each cell, one per row, by the released names: for
+        NAS-Bench-101 "valid_accuracy", "test_accuracy", "time"; NAS-Bench-201 also
+        "valid_accuracy_avg" and "test_accuracy_avg", which go into "other_info" as there;
+        DARTS "genotype". Features are views of one [Q,D] tensor, which keeps the file small.
+        """
+        columns = dict(columns or {})
+        for name, values in columns.items():
+            if len(values) != len(self):
+                raise ValueError(f"columns[{name!r}]: {len(values)} values for {len(self)} cells")
+        averages = {name: columns.pop(name) for name in list(columns) if name.endswith("_avg")}
+        features = torch.from_numpy(np.ascontiguousarray(self.vectors))
+        table: dict[int, dict[str, Any]] = {}
+        for index, feature in enumerate(features):
+            row = {name: _plain(values[index]) for name, values in columns.items()}
+            table[index] = {"feature": feature, **row}
+            if averages:
+                info = {name: _plain(values[index]) for name, values in averages.items()}
+                table[index]["other_info"] = info
+        write_torch(Path(path), table)
+
+    @classmethod
+    def import_released(cls, path: str | Path, cells: CellBatch) -> EmbeddingTable:
+        """Read a released embedding file for `cells`, which must be in the file's order.
+
+        Only tensors and plain containers are loaded (`weights_only`). Other columns stay in the
+        file; read them with `read_released_columns`.
+        """
+        table = _read_released(path)
+        if len(table) != len(cells):
+            raise ValueError(f"{path}: holds {len(table)} embeddings, but {len(cells)} cells given")
+        features = torch.stack([table[index]["feature"].detach() for index in range(len(table))])
+        return cls(vectors=features.float().numpy(), cells=cells, metadata={"source": "released"})
+
+
+def read_released_columns(path: str | Path) -> dict[str, list[Any]]:
+    """Columns other than "feature" of a released embedding file; "other_info" is flattened."""
+    table = _read_released(path)
+    rows = []
+    for index in range(len(table)):
+        row = {name: value for name, value in table[index].items() if name != "feature"}
+        row.update(row.pop("other_info", {}))
+        rows.append(row)
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else {})}
+
+
+def _read_released(path: str | Path) -> dict[int, dict[str, Any]]:
+    table = read_torch(Path(path))
+    if (
+        not isinstance(table, dict)
+        or sorted(table) != list(range(len(table)))
+        or not all(isinstance(row, dict) and "feature" in row for row in table.values())
+    ):
+        raise ValueError(f"{path}: not a released embedding file (a dict of int -> feature, ...)")
+    return table
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def embed(
+    run: Run,
+    cells: CellBatch | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    chunk_size: int = _CHUNK,
+    progress: bool = False,
+) -> EmbeddingTable:
+    """Embed cells with a run's trained model.
+
+    cells: default all cells of the run. Returns the `EmbeddingTable` of
+    readout(mu) [Q,D]. Deterministic; memory beyond the result does not grow with Q.
+    """
+    cells = run.cells if cells is None else cells
+    if cells.layout != run.space.layout:
+        raise ValueError(
+            f"cells: are of {cells.layout.num_nodes} nodes and {cells.layout.num_op_types} "
+            f"operation types, but the run is of the space {run.space.name!r}"
+        )
+    vectors = np.empty((len(cells), run.recipe.latent_dim), np.float32)
+    done = 0
+    with Progress("embedding", "cells", len(cells), enabled=progress) as bar:
+        for chunk in embed_chunks(run.model, cells, device=device, chunk_size=chunk_size):
+            vectors[done : done + len(chunk)] = chunk
+            done += len(chunk)
+            bar.update(done)
+    metadata = {
+        "space": run.space.name,
+        "recipe": run.recipe.name,
+        "readout": run.recipe.readout,
+        "seed": str(run.seed),
+        "commit": str(run.config["commit"]),
+    }
+    return EmbeddingTable(vectors=vectors, cells=cells, metadata=metadata)
+
+
+def embed_chunks(
+    model: AutoencoderBase,
+    cells: CellBatch,
+    *,
+    device: str | torch.device = "cpu",
+    chunk_size: int = _CHUNK,
+) -> Iterator[NDArray[np.float32]]:
+    """Stream embeddings float32 [<=chunk_size, D], for spaces whose vectors exceed memory."""
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size: {chunk_size} is below 1")
+    device = torch.device(device)
+    encoder = inference_encoder(model.to(device))
+    for start in range(0, len(cells), chunk_size):
+        codes = cells[start : start + chunk_size].to_torch(device)
+        yield encoder(*unpack(codes, cells.layout)).cpu().numpy()

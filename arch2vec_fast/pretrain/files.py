@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are whole or absent: written beside, flushed to disk, then renamed into place."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from arch2vec_fast.spaces import CellBatch, CellLayout
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that replaces `path` only if the block ends without an error."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException as error:
+        Path(name).unlink(missing_ok=True)
+        if isinstance(error, (OSError, RuntimeError)):  # torch.save reports a full disk as either
+            raise OSError(f"{path}: could not be written ({error}); nothing was changed") from error
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON."""
+    with atomic_file(path) as file:
+        file.write((json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a file that is not JSON is a ValueError that names it."""
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a JSON file ({error}); is it truncated?") from None
+
+
+def append_line(path: Path, value: Any) -> None:
+    """Append `value` as one line of JSON, in a single write."""
+    try:
+        with path.open("ab") as file:
+            file.write((json.dumps(value) + "\n").encode())
+    except OSError as error:
+        raise OSError(f"{path}: could not be written ({error})") from error
+
+
+def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+    """Rewrite a file of JSON lines with those that `keep` accepts; a torn last line goes too."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
+            if keep(json.loads(line)):
+                kept.append(line)
+        except ValueError:
+            continue
+    with atomic_file(path) as file:
+        file.writelines(kept)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors and string metadata as safetensors."""
+    with atomic_file(path) as file:
+        file.write(save(tensors, metadata))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file; a foreign or truncated one is a ValueError that names it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path}: not a whole safetensors file ({error}); write it again"
+        ) from None
+
+
+def write_torch(path: Path, value: Any) -> None:
+    """Write with `torch.save`."""
+    with atomic_file(path) as file:
+        torch.save(value, file)
+
+
+def read_torch(path: Path) -> Any:
+    """Read with `torch.load(weights_only=True)`: tensors and plain containers, no code."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds, from EOFError to UnpicklingError
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path}: not a whole file of tensors that can be loaded safely ({reason})"
+        ) from None
+
+
+def write_cells(path: Path, cells: CellBatch) -> None:
+    """Write cells as `.npz`: codes int64 [B,W] and the layout."""
+    layout = np.array([cells.layout.num_nodes, cells.layout.num_op_types])
+    with atomic_file(path) as file:
+        np.savez_compressed(file, codes=cells.codes, layout=layout)
+
+
+def read_cells(path: Path, layout: CellLayout) -> CellBatch:
+    """Read cells of `layout` from a `.npz` of `write_cells` or a released-format `.json`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of cells")
+    readers: dict[str, Callable[[], CellBatch]] = {
+        ".npz": lambda: _read_npz(path),
+        ".json": lambda: CellBatch.load_json(path, layout),
+    }
+    if path.suffix not in readers:
+        raise ValueError(f"{path}: cells are read from .npz or .json files, not {path.suffix!r}")
+    cells = readers[path.suffix]()
+    if cells.layout != layout:
+        raise ValueError(
+            f"{path}: holds cells of {cells.layout.num_nodes} nodes and "
+            f"{cells.layout.num_op_types} operation types, but the space has "
+            f"{layout.num_nodes} and {layout.num_op_types}; choose the matching space"
+        )
+    return cells
+
+
+def _read_npz(path: Path) -> CellBatch:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            num_nodes, num_op_types = archive["layout"].tolist()
+            codes = archive["codes"]
+    except Exception as error:  # zipfile, zlib, numpy and KeyError, by where the file is cut
+        raise ValueError(f"{path}: not a whole file of cells ({error})") from None
+    return CellBatch(codes, CellLayout(num_nodes, num_op_types))

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A progress line with rate and time left, on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+_PLAIN_SECONDS = 10.0
+
+
+class Progress:
+    """Progress of `total` units: a live bar on a terminal, a line every 10 s in a pipe."""
+
+    def __init__(self, label: str, unit: str, total: int, *, enabled: bool = True) -> None:
+        self._label, self._unit, self._total = label, unit, total
+        self._enabled = enabled
+        self._live: RichProgress | None = None
+        self._task = None
+        self._began = self._shown = time.monotonic()
+        self._first: int | None = None
+        if enabled and sys.stderr.isatty():
+            self._live = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(elapsed_when_finished=False),
+                TextColumn("{task.fields[note]}"),
+                console=Console(stderr=True),
+            )
+            self._task = self._live.add_task(label, total=total, rate="", note="")
+
+    def __enter__(self) -> Progress:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self, done: int, *, loss: float | None = None) -> None:
+        """Report that `done` units in all are finished."""
+        if not self._enabled:
+            return
+        if self._first is None:  # a resumed run: its rate counts from here
+            self._first = done
+        now = time.monotonic()
+        rate = (done - self._first) / max(now - self._began, 1e-9)
+        note = "" if loss is None or loss != loss else f"loss {loss:.4f}"
+        speed = f"{rate:,.0f} {self._unit}/s"
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, completed=done, rate=speed, note=note)
+        elif now - self._shown > _PLAIN_SECONDS:
+            self._shown = now
+            left = (self._total - done) / rate if rate else float("inf")
+            line = f"{self._label}: {done:,}/{self._total:,} {speed}, {left:,.0f} s left {note}"
+            print(line.rstrip(), file=sys.stderr, flush=True)

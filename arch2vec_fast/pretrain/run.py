@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pretraining run: a directory that holds everything needed to resume, embed and evaluate.
+
+config.json          space, recipe, seed, where the cells come from, versions
+metrics.jsonl        one line per logging window ("train") and per epoch ("epoch")
+checkpoint.pt        model, optimiser and progress; a superset of the released checkpoint format
+prior.safetensors    the recipe's latent prior, once training is complete
+cells.npz            the cells, unless the whole space was enumerated
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from arch2vec_fast import functional, reference, spaces
+from arch2vec_fast.models.gin_vae import AutoencoderBase, build_model
+from arch2vec_fast.models.prior import LatentPrior
+from arch2vec_fast.models.recipes import Recipe
+from arch2vec_fast.pretrain.files import (
+    read_cells,
+    read_json,
+    read_tensors,
+    read_torch,
+    write_cells,
+    write_json,
+)
+from arch2vec_fast.spaces import CellBatch, CellLayout, CellSpace
+
+_FORMAT = 1
+# Enough cells to estimate the 112..176 moments of a latent prior far below its own spread.
+_PRIOR_CELLS = 50_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory and the space it belongs to. Open one with `Run.load(path)`."""
+
+    path: Path
+    space: CellSpace
+    config: dict[str, Any]
+
+    # -- opening ---------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls, path: Path, space: CellSpace, recipe: Recipe, *, seed: int, cells: CellBatch | None
+    ) -> Run:
+        """Start a run in an empty or new directory. cells: None for the whole space."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            hint = "pass resume to go on with it, or choose" if is_run(path) else "choose"
+            raise ValueError(f"out: {path} is not an empty directory; {hint} another one")
+        path.mkdir(parents=True, exist_ok=True)
+        if cells is not None:
+            write_cells(path / "cells.npz", cells)
+        config = _describe(space, recipe, seed, cells)
+        write_json(path / "config.json", config)
+        return cls(path, space, config)
+
+    @classmethod
+    def load(cls, path: str | Path, space: CellSpace | None = None) -> Run:
+        """Open a run directory. A run on a user-defined space needs that `space` again."""
+        path = Path(path)
+        if not is_run(path):
+            raise FileNotFoundError(f"run: {path} is not a run directory (it has no config.json)")
+        config = read_json(path / "config.json")
+        if not isinstance(config, dict) or config.get("format") != _FORMAT:
+            raise ValueError(f"{path / 'config.json'}: not a run of this version (format 1)")
+        if space is None:
+            space = spaces.get(config["space"])
+        run = cls(path, space, config)
+        run.check_space()
+        return run
+
+    def check_space(self) -> None:
+        """Raise if the run was made on another space than the one it is opened with."""
+        expected = (self.space.layout.num_nodes, list(self.space.op_names))
+        if (self.config["num_nodes"], self.config["op_names"]) != expected:
+            raise ValueError(
+                f"run: {self.path} was made on the space {self.config['space']!r} with other "
+                f"nodes or operations than {self.space.name!r}; open it with its own space"
+            )
+
+    # -- what it holds ---------------------------------------------------------------------
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe, overrides included."""
+        return Recipe.from_dict(self.config["recipe"])
+
+    @property
+    def seed(self) -> int:
+        """Seed of initial weights, batches and noise."""
+        return int(self.config["seed"])
+
+    @cached_property
+    def cells(self) -> CellBatch:
+        """All cells of the run, training and held out, in file order."""
+        source = self.config["cells"]
+        if source["source"] == "enumerated":
+            cells = _enumerate(self.space, source["order"])
+        else:
+            cells = read_cells(self.path / "cells.npz", self.space.layout)
+        if _digest(cells) != source["sha256"]:
+            raise ValueError(f"run: the cells of {self.path} differ from those it was trained on")
+        return cells
+
+    @cached_property
+    def _held_out(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        return held_out(self.cells, self.recipe)
+
+    @cached_property
+    def train_cells(self) -> CellBatch:
+        """Cells that the model is trained on."""
+        return self.cells[~self._held_out]
+
+    @cached_property
+    def validation_cells(self) -> CellBatch:
+        """Held-out cells."""
+        return self.cells[self._held_out]
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """Lines of metrics.jsonl."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def new_model(self) -> AutoencoderBase:
+        """The run's model with fresh weights, reproducible by the run's seed."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            return build_model(
+                self.recipe, self.space.layout, variable_size=self.space.variable_size
+            )
+
+    @cached_property
+    def model(self) -> AutoencoderBase:
+        """The trained model, in evaluation mode, on the CPU."""
+        model = self.new_model()
+        load_weights(model, self.checkpoint(), self.path)
+        return model.eval()
+
+    def checkpoint(self) -> dict[str, Any]:
+        """The content of checkpoint.pt."""
+        path = self.path / "checkpoint.pt"
+        if not path.exists():
+            raise FileNotFoundError(f"run: {self.path} has no checkpoint yet; resume it first")
+        checkpoint = read_torch(path)
+        if not isinstance(checkpoint, dict) or "model_state" not in checkpoint:
+            raise ValueError(f"{path}: not a checkpoint (it has no 'model_state')")
+        return checkpoint
+
+    @cached_property
+    def prior(self) -> LatentPrior:
+        """The recipe's latent prior: as stored, else fitted to the model as it is."""
+        path = self.path / "prior.safetensors"
+        if not path.exists():
+            return self.fit_prior(self.recipe.prior)
+        tensors, metadata = read_tensors(path)
+        return LatentPrior(kind=metadata["kind"], **tensors)
+
+    def fit_prior(self, kind: str) -> LatentPrior:
+        """A latent prior of another kind, fitted to (at most 50,000 of) the training cells."""
+        return LatentPrior.fit(kind, self._posteriors())
+
+    @torch.no_grad()
+    def _posteriors(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        stride = max(1, len(self.train_cells) // _PRIOR_CELLS)
+        codes = self.train_cells[::stride].to_torch()
+        for chunk in codes.split(1024):
+            yield self.model.encode(*unpack(chunk, self.space.layout))
+
+
+def unpack(codes: Tensor, layout: CellLayout) -> tuple[Tensor, Tensor]:
+    """Dense (adjacency, node_ops) of codes; in plain PyTorch on devices without a kernel."""
+    module = functional if codes.device.type == "cpu" else reference
+    return module.unpack_cells(codes, layout)
+
+
+def is_run(path: Path) -> bool:
+    """Whether `path` is a run directory."""
+    return (path / "config.json").is_file()
+
+
+def load_weights(model: AutoencoderBase, checkpoint: dict[str, Any], path: Path) -> None:
+    """Load 'model_state' into `model`; another space or recipe is a one-line error."""
+    try:
+        model.load_state_dict(checkpoint["model_state"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: the weights are of another space or recipe ({reason})") from None
+
+
+def held_out(cells: CellBatch, recipe: Recipe) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Mask [B] of cells kept for validation: the tail, or a tenth by hash of canonical code."""
+    if recipe.split == "in-order":
+        return np.arange(len(cells)) >= int(len(cells) * (1 - recipe.validation_fraction))
+    codes = cells.canonical().codes.view(np.uint64)
+    key = np.zeros(len(codes), np.uint64)
+    for word in codes.T:  # splitmix64 finaliser of each word, chained
+        key = (key ^ word) + np.uint64(0x9E3779B97F4A7C15)
+        key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        key ^= key >> np.uint64(31)
+    return np.asarray((key >> np.uint64(11)) < recipe.validation_fraction * 2**53)
+
+
+def _enumerate(space: CellSpace, order: str) -> CellBatch:
+    return space.enumerate(order=order)
+
+
+def _describe(
+    space: CellSpace, recipe: Recipe, seed: int, cells: CellBatch | None
+) -> dict[str, Any]:
+    """config.json. The released split is by position, so it needs the official order."""
+    order = "official" if recipe.split == "in-order" else "canonical"
+    stored = cells if cells is not None else _enumerate(space, order)
+    return {
+        "format": _FORMAT,
+        "space": space.name,
+        "num_nodes": space.layout.num_nodes,
+        "op_names": list(space.op_names),
+        "recipe": recipe.to_dict(),
+        "seed": seed,
+        "cells": {
+            "source": "enumerated" if cells is None else "stored",
+            "order": order if cells is None else "as given",
+            "count": len(stored),
+            "sha256": _digest(stored),
+        },
+        "versions": {"arch2vec_fast": version("arch2vec-fast"), "torch": torch.__version__},
+        "commit": _commit(),
+    }
+
+
+def _digest(cells: CellBatch) -> str:
+    return hashlib.sha256(np.ascontiguousarray(cells.codes).tobytes()).hexdigest()
+
+
+def _commit() -> str | None:
+    """Commit of the source tree, None for an installed package."""
+    try:
+        return subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Embeddings: independent of chunks, files that round trip, the released formats."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from arch2vec_fast import spaces
+from arch2vec_fast.embeddings import EmbeddingTable, embed, read_released_columns
+from arch2vec_fast.pretrain import Run, pretrain
+from arch2vec_fast.pretrain.run import unpack
+
+SPACE = spaces.get("nasbench201")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    path = tmp_path_factory.mktemp("runs") / "run"
+    return pretrain(SPACE, "best", path, epochs=1, limit=400, batch_size=128)
+
+
+@pytest.fixture(scope="module")
+def table(run: Run) -> EmbeddingTable:
+    return embed(run)
+
+
+def test_is_the_readout_of_the_model(run: Run, table: EmbeddingTable) -> None:
+    with torch.no_grad():
+        mu, _ = run.model.encode(*unpack(run.cells.to_torch(), run.space.layout))
+        expected = run.model.readout(mu)
+    torch.testing.assert_close(torch.from_numpy(table.vectors), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 399, 400, 1000])
+def test_chunks_do_not_matter(run: Run, table: EmbeddingTable, chunk_size: int) -> None:
+    """Up to the order of summation, which a matrix product may choose by the number of rows."""
+    other = embed(run, chunk_size=chunk_size).vectors
+    np.testing.assert_allclose(other, table.vectors, rtol=1e-4, atol=1e-5)
+
+
+def test_other_cells_and_none(run: Run) -> None:
+    cells = SPACE.sample(3, seed=1)
+    assert embed(run, cells).vectors.shape == (3, 16)
+    assert embed(run, cells[:0]).vectors.shape == (0, 16)
+
+
+def test_file_round_trip(table: EmbeddingTable, tmp_path: Path) -> None:
+    table.save(tmp_path / "table.safetensors")
+    again = EmbeddingTable.load(tmp_path / "table.safetensors")
+    np.testing.assert_array_equal(again.vectors, table.vectors)
+    assert again.cells == table.cells
+    assert again.metadata == table.metadata
+    assert again.metadata["space"] == "nasbench201"
+    assert again.metadata["recipe"] == "best"
+
+
+def test_released_file_round_trip(table: EmbeddingTable, tmp_path: Path) -> None:
+    """The NAS-Bench-201 variant: averages go into "other_info", features are plain tensors."""
+    path = tmp_path / "arch2vec.pt"
+    columns = {
+        "valid_accuracy": np.linspace(0, 100, len(table)),
+        "test_accuracy": np.linspace(1, 99, len(table)),
+        "time": np.ones(len(table), np.float32),
+        "valid_accuracy_avg": np.linspace(2, 98, len(table)),
+        "test_accuracy_avg": np.linspace(3, 97, len(table)),
+    }
+    table.export_released(path, columns)
+    file = torch.load(path, weights_only=True)
+    assert list(file) == list(range(len(table)))
+    assert set(file[7]) == {"feature", "valid_accuracy", "test_accuracy", "time", "other_info"}
+    assert set(file[7]["other_info"]) == {"valid_accuracy_avg", "test_accuracy_avg"}
+    assert isinstance(file[7]["time"], float)
+    assert not file[7]["feature"].requires_grad
+    again = EmbeddingTable.import_released(path, table.cells)
+    np.testing.assert_array_equal(again.vectors, table.vectors)
+    assert read_released_columns(path)["test_accuracy_avg"] == pytest.approx(
+        columns["test_accuracy_avg"]
+    )
+
+
+def test_reads_features_that_carry_gradients(table: EmbeddingTable, tmp_path: Path) -> None:
+    """The released NAS-Bench-201 files were saved without no_grad."""
+    features = {
+        index: {"feature": torch.from_numpy(vector.copy()).requires_grad_()}
+        for index, vector in enumerate(table.vectors[:5])
+    }
+    torch.save(features, tmp_path / "grad.pt")
+    again = EmbeddingTable.import_released(tmp_path / "grad.pt", table.cells[:5])
+    np.testing.assert_array_equal(again.vectors, table.vectors[:5])
+
+
+def test_rejects_foreign_files(table: EmbeddingTable, tmp_path: Path) -> None:
+    path = tmp_path / "table.safetensors"
+    table.save(path)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        EmbeddingTable.load(path)
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match="not a released embedding file"):
+        EmbeddingTable.import_released(tmp_path / "list.pt", table.cells)
+    table.export_released(tmp_path / "ok.pt")
+    with pytest.raises(ValueError, match="holds 400 embeddings, but 399 cells"):
+        EmbeddingTable.import_released(tmp_path / "ok.pt", table.cells[1:])
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        EmbeddingTable.load(tmp_path / "absent.safetensors")
+
+
+def test_rejects_cells_of_another_space(run: Run) -> None:
+    with pytest.raises(ValueError, match="cells: are of 11 nodes and 11 operation types"):
+        embed(run, spaces.get("darts").sample(2, seed=0))
+    with pytest.raises(ValueError, match="chunk_size: 0 is below 1"):
+        embed(run, chunk_size=0)
+
+
+def test_rejects_columns_of_another_length(table: EmbeddingTable, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"columns\['time'\]: 3 values for 400 cells"):
+        table.export_released(tmp_path / "x.pt", {"time": [1, 2, 3]})
+    assert not (tmp_path / "x.pt").exists()
