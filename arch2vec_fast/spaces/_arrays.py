@@ -73,3 +73,18 @@ def _from_one_hot(rows: NDArray[np.uint8], num_op_types: int) -> NDArray[np.int1
             "one-hot rows hold one 1, or none for an absent node"
         )
     return np.where(ones == 1, rows.argmax(axis=2), -1).astype(np.int16)
+
+
+def require_seed(seed: int) -> int:
+    """Any Python or numpy integer, folded into 64 bits."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise TypeError(f"seed: expected an int, got {type(seed).__name__}")
+    return int(seed) % 2**64
+
+
+def require_count(count: int) -> None:
+    """A non-negative number of cells."""
+    if isinstance(count, bool) or not isinstance(count, int | np.integer):
+        raise TypeError(f"count: expected an int, got {type(count).__name__}")
+    if count < 0:
+        raise ValueError(f"count: {count} is negative; ask for 0 cells or more")

@@ -13,7 +13,8 @@
 
 namespace a2v {
 
-void bind_darts(py::module_& m);  // bindings_darts.cpp
+void bind_spaces(py::module_& m);  // bindings_spaces.cpp
+void bind_darts(py::module_& m);   // bindings_darts.cpp
 
 namespace {
 
@@ -102,6 +103,7 @@ PYBIND11_MODULE(_cells, m) {
       [](const CodeArray& c, int n, int f) { return count_per_cell(c, n, f, num_edges); }, codes,
       num_nodes, num_op_types);
   m.def("canonical", &canonical, codes, num_nodes, num_op_types, py::arg("threads") = 0);
+  bind_spaces(m);
   bind_darts(m);
 }
 
