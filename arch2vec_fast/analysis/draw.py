@@ -58,7 +58,7 @@ def draw_cell(cell: CellBatch, space: CellSpace, *, label: str = "") -> str:
     matrix = adjacency[0][np.ix_(nodes, nodes)].astype(bool)
     styles = [op_style(space, int(op)) for op in node_ops[0][nodes]]
     layout = _Layout(matrix, [_box_width(name) for name, _ in styles])
-    alive = _on_path(matrix, len(space.input_ops))
+    alive = _on_path(matrix, max(1, len(space.input_ops)))
     parts = [_edge(layout, path, alive) for path in layout.paths]
     parts += [_box(layout, v, *styles[v], faint=not alive[v]) for v in range(len(nodes))]
     width, height = round(layout.width, 1), round(layout.height, 1)

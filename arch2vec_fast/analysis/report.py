@@ -22,12 +22,11 @@ from arch2vec_fast.analysis import page
 from arch2vec_fast.analysis.draw import draw_cell, legend
 from arch2vec_fast.analysis.projection import METHODS, project
 from arch2vec_fast.embeddings import embed
-from arch2vec_fast.functional import unpack_cells
 from arch2vec_fast.models.decoder import Decoded
 from arch2vec_fast.pretrain.decoding import legal_cells, raw_cells
 from arch2vec_fast.pretrain.files import atomic_file
 from arch2vec_fast.pretrain.metrics import evaluate, sample_decoded
-from arch2vec_fast.pretrain.run import Run
+from arch2vec_fast.pretrain.run import Run, unpack
 from arch2vec_fast.spaces import CellBatch, CellSpace
 
 _MAP_POINTS = 20_000
@@ -351,7 +350,7 @@ def _reconstruction_section(run: Run, rng: np.random.Generator) -> str:
         return ""
     pick = np.sort(rng.choice(len(cells), min(_DRAWN, len(cells)), replace=False))
     cells = cells[pick]
-    mu, _ = run.model.encode(*unpack_cells(cells.to_torch(), cells.layout))
+    mu, _ = run.model.encode(*unpack(cells.to_torch(), cells.layout))
     decoded = raw_cells(run.model.decode(mu), space)
     figures = []
     for original, copy in zip(cells, decoded):

@@ -50,7 +50,8 @@ def legal_cells(decoded: Decoded, space: CellSpace) -> CellBatch:
     DARTS: for each block the best ordered pair of distinct sources and the best operations.
     NAS-Bench-201: the fixed template and the best operations. NAS-Bench-101 and other spaces with
     one input and one output: the best set of at most `max_edges` edges that puts every node on a
-    path from input to output, over all sizes (`legal_paths`).
+    path from input to output, over all sizes (`legal_paths`; cells with dangling nodes are left
+    out even where the space allows them).
     Raises ValueError for a space whose rule needs more than that. Deterministic, no gradient.
     """
     node_logits, edge_logits = _checked(decoded, space)
@@ -101,8 +102,7 @@ def _legal_nasbench201(
     node_logits: Tensor, edge_logits: Tensor, space: CellSpace
 ) -> tuple[Tensor, Tensor]:
     labels = _best_labels(node_logits, _inner_ops(space))
-    labels[:, 0] = space.op_names.index("input")
-    labels[:, -1] = space.op_names.index("output")
+    labels[:, 0], labels[:, -1] = 0, space.layout.num_op_types - 1
     template = torch.from_numpy(space.enumerate()[:1].to_dense()[0])
     return template.expand(len(labels), -1, -1), labels
 
@@ -113,8 +113,7 @@ def _legal_darts(
     """Blocks are independent given the logits, so the best pair of each is the best cell."""
     batch, num_nodes = node_logits.shape[:2]
     labels = _best_labels(node_logits, _inner_ops(space))
-    labels[:, 0], labels[:, 1] = (space.op_names.index(name) for name in ("c_k-2", "c_k-1"))
-    labels[:, -1] = space.op_names.index("output")
+    labels[:, 0], labels[:, 1], labels[:, -1] = 0, 1, space.layout.num_op_types - 1
     adjacency = torch.zeros_like(edge_logits, dtype=torch.bool)
     adjacency[:, _DARTS_INPUTS:-1, -1] = True
     row = torch.arange(batch, device=edge_logits.device)
@@ -135,26 +134,22 @@ def _legal_darts(
 
 
 def _inner_ops(space: CellSpace) -> list[int]:
-    ends = {"input", "output", "c_k-2", "c_k-1"}
-    return [index for index, name in enumerate(space.op_names) if name not in ends]
+    return list(range(len(space.input_ops), space.layout.num_op_types - 1))
 
 
 def _legal_path_cells(
     node_logits: Tensor, edge_logits: Tensor, space: CellSpace
 ) -> tuple[Tensor, Tensor]:
-    if len(space.input_ops) != 1:
+    if len(space.input_ops) != 1 or space.output_op is None:
         raise ValueError(
-            f"space: legal decoding needs one input operation, {space.name} has "
-            f"{len(space.input_ops)}; use raw_cells"
+            f"space: legal decoding needs one input and one output operation, {space.name} has "
+            f"{len(space.input_ops)} and {int(space.output_op is not None)}; use raw_cells"
         )
-    (input_op,), output_op = space.input_ops, space.output_op
-    num_nodes = space.layout.num_nodes
+    num_nodes, last = space.layout.num_nodes, space.layout.num_op_types - 1
     rule = PathRule(
-        input_op=input_op,
-        output_op=output_op,
-        inner_ops=tuple(
-            op for op in range(space.layout.num_op_types) if op not in (input_op, output_op)
-        ),
+        input_op=0,
+        output_op=last,
+        inner_ops=tuple(range(1, last)),
         max_edges=space.max_edges,
         sizes=tuple(range(2, num_nodes + 1)) if space.variable_size else (num_nodes,),
     )

@@ -25,12 +25,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import arch2vec_fast
-from arch2vec_fast.functional import unpack_cells
 from arch2vec_fast.models.decoder import Decoded
 from arch2vec_fast.models.gin_vae import AutoencoderBase
 from arch2vec_fast.models.prior import LatentPrior
 from arch2vec_fast.pretrain.decoding import legal_cells, raw_cells
-from arch2vec_fast.pretrain.run import Run
+from arch2vec_fast.pretrain.run import Run, unpack
 from arch2vec_fast.pretrain.validation import accuracies
 from arch2vec_fast.spaces import CellBatch, CellSpace
 
@@ -121,7 +120,7 @@ def reconstruction_quality(
     device = next(model.parameters()).device
     for start in range(0, len(cells), _RELEASED_CHUNK):
         chunk = cells[start : start + _RELEASED_CHUNK]
-        adjacency, node_ops = unpack_cells(chunk.to_torch(device), cells.layout)
+        adjacency, node_ops = unpack(chunk.to_torch(device), cells.layout)
         decoded = model.decode(model.encode(adjacency, node_ops)[0])
         released_sums += len(chunk) * np.array(released_accuracy(decoded, adjacency, node_ops))
         for name, value in accuracies(decoded, adjacency, node_ops).items():
@@ -233,7 +232,7 @@ def _untrained(run: Run, kind: str, samples: int, seed: int, known: _Known) -> d
     model = run.new_model().eval()
     cells = run.train_cells[:: max(1, len(run.train_cells) // _UNTRAINED_CELLS)]
     with torch.no_grad():
-        posterior = model.encode(*unpack_cells(cells.to_torch(), cells.layout))
+        posterior = model.encode(*unpack(cells.to_torch(), cells.layout))
     decoded = sample_decoded(model, LatentPrior.fit(kind, [posterior]), samples, seed)
     judged = _judge(decoded, run.space, known)
     held_out = run.validation_cells[:_UNTRAINED_CELLS]

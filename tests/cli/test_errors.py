@@ -38,7 +38,7 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("pretrain", "nasbench201", "--epochs", "-1"), "epochs"),
         (("pretrain", "nasbench201", "--lr", "nan"), "learning_rate"),
         (("pretrain", "nasbench201", "--limit", "1"), "limit: 1"),
-        (("pretrain", "nasbench201", "--epochs", "many"), "many"),
+        (("pretrain", "nasbench201", "--epochs", "many"), "'--epochs'"),
         (("pretrain", "nasbench201", "--cells", "absent.json"), "absent.json"),
         (("pretrain",), "SPACE"),
         (("unknown",), "unknown"),
