@@ -11,7 +11,7 @@ from torch import Tensor
 from arch2vec_fast import _library  # noqa: F401  (loads the operators that are described here)
 
 
-@torch.library.register_fake("arch2vec_fast::unpack_cells")
+@torch.library.register_fake("arch2vec_fast::unpack_cells")  # type: ignore[untyped-decorator]
 def _unpack_cells(codes: Tensor, num_nodes: int, num_op_types: int) -> tuple[Tensor, Tensor]:
     adjacency = codes.new_empty((codes.shape[0], num_nodes, num_nodes), dtype=torch.float32)
     node_ops = codes.new_empty((codes.shape[0], num_nodes, num_op_types), dtype=torch.float32)

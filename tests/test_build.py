@@ -4,17 +4,21 @@
 The installations themselves (isolated, without isolation, without torch) are run by .ci/run.
 """
 
+import ast
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import tomllib
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import arch2vec_fast
+from arch2vec_fast import _cells
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -182,6 +186,25 @@ def test_minimum_torch_is_the_same_everywhere(toolchain: ModuleType) -> None:
     assert (major, minor) == _library.MINIMUM_TORCH
     target = f"TORCH_TARGET_VERSION=0x{major:02x}{minor:02x}000000000000"
     assert target in (ROOT / "CMakeLists.txt").read_text()
+
+
+def stub_signatures() -> dict[str, list[str]]:
+    """Functions and methods of the stub with the names of their arguments."""
+    tree = ast.parse((ROOT / "arch2vec_fast" / "_cells.pyi").read_text())
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    for group in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        methods = (node for node in group.body if isinstance(node, ast.FunctionDef))
+        functions |= {f"{group.name}.{method.name}": method for method in methods}
+    return {name: [a.arg for a in node.args.args] for name, node in functions.items()}
+
+
+def test_stub_of_the_cell_core_is_complete() -> None:
+    stub = stub_signatures()
+    public = {name for name in dir(_cells) if not name.startswith("_")}
+    assert {name.partition(".")[0] for name in stub} == public
+    for name, arguments in stub.items():
+        documented = attrgetter(name)(_cells).__doc__.splitlines()[0]  # pybind11 writes it there
+        assert re.findall(r"(\w+): ", documented) == arguments, documented
 
 
 def test_public_names_resolve() -> None:
