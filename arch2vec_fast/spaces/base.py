@@ -61,9 +61,9 @@ class CellSpace:
     --------
     >>> space = CellSpace(5, ("input", "conv", "pool", "output"), max_edges=6)
     >>> len(space.enumerate())
-    76
+    264
     >>> space.describe(space.sample(1, seed=0))
-    'input, pool, pool, conv, output; 0>1 1>2 0>3 2>4 3>4'
+    'input, pool, pool, pool, output; 0>1 1>2 1>3 0>4 2>4 3>4'
     """
 
     reasons: tuple[str, ...] = (

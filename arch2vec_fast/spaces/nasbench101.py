@@ -38,7 +38,7 @@ class NasBench101(CellSpace):
     >>> space.describe(cells[1])
     'input, conv1x1-bn-relu, output; 0>1 1>2'
     >>> space.num_parameters(cells[:2]).tolist()
-    [1165962, 2003466]
+    [882570, 1920138]
     """
 
     reasons = (

@@ -52,9 +52,9 @@ class Canonicaliser {
   // One open branching point: candidates that tie in everything, joined into orbits as automorphisms
   // are found.
   struct Branch {
-    int position = 0;
-    std::uint32_t candidates = 0;
-    std::uint8_t parent[kMaxNodes] = {};
+    int position;
+    std::uint32_t candidates;
+    std::uint8_t parent[kMaxNodes];
 
     int root(int v) const {
       while (parent[v] != v) v = parent[v];
@@ -270,14 +270,15 @@ class Canonicaliser {
   std::uint16_t succs_[kMaxNodes];
   std::uint16_t mapped_[kMaxNodes] = {};  // predecessor masks in terms of positions
   std::uint32_t placed_ = 0;
-  std::uint8_t order_[kMaxNodes] = {};
-  std::uint32_t keys_[kMaxNodes] = {};
-  std::uint64_t key_colours_[kMaxNodes] = {};
-  std::uint8_t best_order_[kMaxNodes] = {};
-  std::uint32_t best_keys_[kMaxNodes] = {};
-  std::uint64_t best_colours_[kMaxNodes] = {};
+  int depth_ = 0;  // open branches
+  // Written before they are read; not cleared, because most cells need little of them.
+  std::uint8_t order_[kMaxNodes];
+  std::uint32_t keys_[kMaxNodes];
+  std::uint64_t key_colours_[kMaxNodes];
+  std::uint8_t best_order_[kMaxNodes];
+  std::uint32_t best_keys_[kMaxNodes];
+  std::uint64_t best_colours_[kMaxNodes];
   Branch branches_[kMaxNodes];
-  int depth_ = 0;
 };
 
 }  // namespace

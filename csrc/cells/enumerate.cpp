@@ -120,6 +120,22 @@ bool Enumerator::advance() {
   return false;
 }
 
+// Whether canonical form has anything to decide in a cell that obeys the order of admissible(): two nodes
+// of one operation and the same predecessors whose successors differ. Most cells have no such pair.
+bool Enumerator::has_tie() const {
+  std::uint16_t succs[kMaxNodes];
+  bool known = false;
+  for (int v = rules_.num_inputs + 1; v < nodes_; ++v) {
+    for (int u = rules_.num_inputs; u < v; ++u) {
+      if (cell_.label[u] != cell_.label[v] || cell_.preds[u] != cell_.preds[v]) continue;
+      if (!known) successors(layout_, cell_, succs);
+      known = true;
+      if (succs[u] != succs[v]) return true;
+    }
+  }
+  return false;
+}
+
 std::int64_t Enumerator::next(std::int64_t limit, std::uint64_t* codes) {
   std::int64_t count = 0;
   while (running_ && count < limit) {
@@ -127,7 +143,7 @@ std::int64_t Enumerator::next(std::int64_t limit, std::uint64_t* codes) {
       running_ = start_size(nodes_ + 1);
       continue;
     }
-    if (canonical_cell(layout_, cell_) != cell_) continue;
+    if (has_tie() && canonical_cell(layout_, cell_) != cell_) continue;
     pack_cell(layout_, cell_, codes + count * layout_.words());
     ++count;
   }
@@ -136,53 +152,69 @@ std::int64_t Enumerator::next(std::int64_t limit, std::uint64_t* codes) {
 
 namespace {
 
-// Sorts rows of `words` words as unsigned numbers, last word first.
+// A code of kWords words, ordered as an unsigned number whose last word counts most.
 template <int kWords>
-void sort_rows(std::vector<std::uint64_t>& codes) {
-  struct Row {
-    std::uint64_t word[kWords];
-    bool operator<(const Row& other) const {
-      for (int w = kWords - 1; w > 0; --w)
-        if (word[w] != other.word[w]) return word[w] < other.word[w];
-      return word[0] < other.word[0];
-    }
-  };
-  static_assert(sizeof(Row) == kWords * sizeof(std::uint64_t));
-  Row* rows = reinterpret_cast<Row*>(codes.data());
-  std::sort(rows, rows + codes.size() / kWords);
-}
+struct Row {
+  std::uint64_t word[kWords];
 
-void sort_codes(std::vector<std::uint64_t>& codes, int words) {
-  if (words == 1) sort_rows<1>(codes);
-  if (words == 2) sort_rows<2>(codes);
-  if (words == 3) sort_rows<3>(codes);
-  if (words == 4) sort_rows<4>(codes);
+  bool operator<(const Row& other) const {
+    for (int w = kWords - 1; w > 0; --w)
+      if (word[w] != other.word[w]) return word[w] < other.word[w];
+    return word[0] < other.word[0];
+  }
+};
+
+// Every part sorted where it was found, then merged two by two.
+template <int kWords>
+std::vector<std::uint64_t> collect(const CellLayout& layout, const SpaceRules& rules, int parts) {
+  constexpr std::int64_t kChunk = 8192;
+  std::vector<std::vector<Row<kWords>>> found(static_cast<std::size_t>(parts));
+  parallel_for(parts, 1, parts, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<std::uint64_t> chunk(kChunk * kWords);
+    for (std::int64_t part = begin; part < end; ++part) {
+      auto& mine = found[static_cast<std::size_t>(part)];
+      Enumerator walk(layout, rules, static_cast<int>(part), parts);
+      for (std::int64_t got = kChunk; got == kChunk;) {
+        got = walk.next(kChunk, chunk.data());
+        for (std::int64_t b = 0; b < got; ++b) {
+          Row<kWords>& row = mine.emplace_back();
+          std::copy_n(chunk.data() + b * kWords, kWords, row.word);
+        }
+      }
+      std::sort(mine.begin(), mine.end());
+    }
+  });
+  for (std::size_t step = 1; step < found.size(); step *= 2) {
+    for (std::size_t i = 0; i + step < found.size(); i += 2 * step) {
+      std::vector<Row<kWords>> merged(found[i].size() + found[i + step].size());
+      std::merge(found[i].begin(), found[i].end(), found[i + step].begin(), found[i + step].end(),
+                 merged.begin());
+      found[i] = std::move(merged);
+      found[i + step] = {};
+    }
+  }
+  std::vector<std::uint64_t> codes;
+  codes.reserve(found[0].size() * kWords);
+  for (const Row<kWords>& row : found[0]) codes.insert(codes.end(), row.word, row.word + kWords);
+  return codes;
 }
 
 }  // namespace
 
 std::vector<std::uint64_t> enumerate_sorted(const CellLayout& layout, const SpaceRules& rules,
                                             int threads) {
-  constexpr std::int64_t kChunk = 8192;
+  static_assert(kMaxWords == 4);
   const int parts = num_threads(threads);
-  const auto words = static_cast<std::size_t>(layout.words());
-  std::vector<std::vector<std::uint64_t>> found(static_cast<std::size_t>(parts));
-  parallel_for(parts, 1, parts, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t part = begin; part < end; ++part) {
-      std::vector<std::uint64_t>& mine = found[static_cast<std::size_t>(part)];
-      Enumerator walk(layout, rules, static_cast<int>(part), parts);
-      for (std::int64_t got = kChunk; got == kChunk;) {
-        const std::size_t used = mine.size();
-        mine.resize(used + kChunk * words);
-        got = walk.next(kChunk, mine.data() + used);
-        mine.resize(used + static_cast<std::size_t>(got) * words);
-      }
-    }
-  });
-  std::vector<std::uint64_t> all;
-  for (const auto& part : found) all.insert(all.end(), part.begin(), part.end());
-  sort_codes(all, layout.words());
-  return all;
+  switch (layout.words()) {
+    case 1:
+      return collect<1>(layout, rules, parts);
+    case 2:
+      return collect<2>(layout, rules, parts);
+    case 3:
+      return collect<3>(layout, rules, parts);
+    default:
+      return collect<4>(layout, rules, parts);
+  }
 }
 
 }  // namespace a2v

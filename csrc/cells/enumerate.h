@@ -39,6 +39,7 @@ class Enumerator {
   void enter(int position);
   bool step(Level& level, int position) const;
   bool admissible(const Level& level, int position) const;
+  bool has_tie() const;
   bool start_size(int nodes);
 
   CellLayout layout_;

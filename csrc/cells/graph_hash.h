@@ -28,6 +28,21 @@
 
 namespace a2v {
 
+// The two hexadecimal digits of every byte.
+struct HexTable {
+  char digits[256][2] = {};
+
+  constexpr HexTable() {
+    constexpr char kDigits[] = "0123456789abcdef";
+    for (int byte = 0; byte < 256; ++byte) {
+      digits[byte][0] = kDigits[byte >> 4];
+      digits[byte][1] = kDigits[byte & 15];
+    }
+  }
+};
+
+inline constexpr HexTable kHexTable;
+
 // One cell of at most kNodes nodes on its way through the rounds. `names` holds the number that
 // stands for each operation type in the first message.
 template <int kNodes>
@@ -102,11 +117,7 @@ class HashedCell {
   }
 
   static void write_hex(const Digest& digest, char* text) {
-    constexpr char kDigits[] = "0123456789abcdef";
-    for (const std::uint8_t byte : digest.bytes) {
-      *text++ = kDigits[byte >> 4];
-      *text++ = kDigits[byte & 15];
-    }
+    for (int i = 0; i < 16; ++i) std::memcpy(text + 2 * i, kHexTable.digits[digest.bytes[i]], 2);
   }
 
   char* begin_message(int v) { return reinterpret_cast<char*>(buffers_[v]); }

@@ -6,7 +6,6 @@
 
 #include "md5.h"
 
-#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -95,16 +94,23 @@ int md5_pad(std::uint8_t* message, std::size_t length) {
   return static_cast<int>(padded / kMd5Block);
 }
 
-void md5_many(std::vector<Md5Job>& jobs) {
-  std::sort(jobs.begin(), jobs.end(),
-            [](const Md5Job& a, const Md5Job& b) { return a.blocks < b.blocks; });
-  for (std::size_t first = 0; first < jobs.size();) {
-    std::size_t end = first + 1;
-    while (end < jobs.size() && end - first < kLanes && jobs[end].blocks == jobs[first].blocks)
-      ++end;
-    md5_lanes(jobs.data() + first, static_cast<int>(end - first));
-    first = end;
+void md5_many(const std::vector<Md5Job>& jobs) {
+  struct Waiting {
+    Md5Job jobs[kLanes];
+    int count = 0;
+  };
+  std::vector<Waiting> by_length;
+  for (const Md5Job& job : jobs) {
+    const auto length = static_cast<std::size_t>(job.blocks);
+    if (length >= by_length.size()) by_length.resize(length + 1);
+    Waiting& waiting = by_length[length];
+    waiting.jobs[waiting.count++] = job;
+    if (waiting.count < kLanes) continue;
+    md5_lanes(waiting.jobs, kLanes);
+    waiting.count = 0;
   }
+  for (const Waiting& waiting : by_length)
+    if (waiting.count > 0) md5_lanes(waiting.jobs, waiting.count);
 }
 
 }  // namespace a2v

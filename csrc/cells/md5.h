@@ -24,7 +24,7 @@ struct Md5Job {
 // length + 72 bytes.
 int md5_pad(std::uint8_t* message, std::size_t length);
 
-// Hashes all jobs; reorders them (by number of blocks, so that lanes run full).
-void md5_many(std::vector<Md5Job>& jobs);
+// Hashes all jobs, those of one length together, so that lanes run full.
+void md5_many(const std::vector<Md5Job>& jobs);
 
 }  // namespace a2v
