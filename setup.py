@@ -33,11 +33,12 @@ class CMakeBuild(build_ext):
             tools = toolchain.find()
         except toolchain.BuildError as error:
             raise SystemExit(f"arch2vec-fast: {error}") from None
+        target = Path(self.build_lib).resolve()
         folder = ROOT / "build" / f"cmake-{sysconfig.get_config_var('SOABI')}"
         for command in (
             [tools.cmake, "-S", ROOT, "-B", folder, "-G", "Ninja", *self._definitions(tools)],
             [tools.cmake, "--build", folder],
-            [tools.cmake, "--install", folder, "--prefix", Path(self.build_lib).resolve()],
+            [tools.cmake, "--install", folder, "--strip", "--prefix", target],
         ):
             try:
                 subprocess.run(list(map(str, command)), check=True)
