@@ -52,6 +52,14 @@ class Mlp(nn.Module):
         self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
         self.batch_norms = nn.ModuleList(nn.BatchNorm1d(hidden_dim) for _ in widths[2:])
 
+    def linear_layers(self) -> list[nn.Linear]:
+        """The linear layers, in order."""
+        return [self.linear] if self.num_layers == 1 else list(self.linears)  # type: ignore[arg-type]
+
+    def norm_layers(self) -> list[nn.BatchNorm1d]:
+        """The batch norms between them: one fewer."""
+        return [] if self.num_layers == 1 else list(self.batch_norms)  # type: ignore[arg-type]
+
     def forward(self, x: Tensor) -> Tensor:
         if self.num_layers == 1:
             return self.linear(x)  # type: ignore[no-any-return]

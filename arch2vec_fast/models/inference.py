@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Encoding without training: batch norm folded into the linears, read-out before the head.
 
-In evaluation mode batch norm is y = x * s + t with s = weight / sqrt(var + tiny), and a linear layer
+In evaluation mode batch norm is y = x s + t with s = weight / sqrt(var + tiny). A linear layer
 W x + b before it becomes (s W) x + (s b + t). The read-out is linear, so it commutes with the head
 `fc1`: N times fewer rows reach it. Results equal `model.readout(model.encode(...)[0])` up to
 rounding (about 1e-6 relative).
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from arch2vec_fast.models.gin_vae import AutoencoderBase, GinVae
+from arch2vec_fast.models.gin_vae import AutoencoderBase, GinVae, Mlp
 
 CellEncoder = Callable[[Tensor, Tensor], Tensor]
 
@@ -45,9 +45,11 @@ class _FoldedGin:
         self.gates = None if model.gates is None else [gate.clone() for gate in model.gates]
         self.layers = []
         for mlp, norm in zip(model.mlps, model.batch_norms):
-            linears = [mlp.linear] if mlp.num_layers == 1 else list(mlp.linears)
-            norms = [] if mlp.num_layers == 1 else list(mlp.batch_norms)
-            self.layers.append([_fold(*pair) for pair in zip(linears, [*norms, norm])])
+            assert isinstance(mlp, Mlp)
+            assert isinstance(norm, nn.BatchNorm1d)
+            self.layers.append(
+                [_fold(*pair) for pair in zip(mlp.linear_layers(), [*mlp.norm_layers(), norm])]
+            )
 
     def __call__(self, adjacency: Tensor, node_ops: Tensor) -> Tensor:
         batch, num_nodes, _ = node_ops.shape
@@ -73,7 +75,8 @@ class _FoldedGin:
 
 def _fold(linear: nn.Linear, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     """Weight and bias of norm(linear(x)) in evaluation mode."""
-    assert norm.running_var is not None and norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     shift = norm.bias - norm.running_mean * scale
     return linear.weight * scale[:, None], linear.bias * scale + shift

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from arch2vec_fast.spaces import CellBatch, CellLayout
 
+_ATOMIC_NAMES = ("config.json", "metrics.jsonl", "checkpoint.pt", "prior.safetensors", "cells.npz")
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
@@ -36,6 +38,13 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, (OSError, RuntimeError)):  # torch.save reports a full disk as either
             raise OSError(f"{path}: could not be written ({error}); nothing was changed") from error
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what `atomic_file` left beside its target when the process was killed."""
+    for path in folder.glob(".*.*"):
+        if path.name.startswith(tuple(f".{name}." for name in _ATOMIC_NAMES)):
+            path.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -144,7 +153,7 @@ def read_cells(path: Path, layout: CellLayout) -> CellBatch:
 
 def _read_npz(path: Path) -> CellBatch:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             num_nodes, num_op_types = archive["layout"].tolist()
             codes = archive["codes"]
     except Exception as error:  # zipfile, zlib, numpy and KeyError, by where the file is cut

@@ -26,12 +26,19 @@ from arch2vec_fast import spaces
 from arch2vec_fast.models.gin_vae import AutoencoderBase
 from arch2vec_fast.models.prior import LatentMoments, LatentPrior
 from arch2vec_fast.models.recipes import Recipe
-from arch2vec_fast.pretrain.files import append_line, keep_lines, write_tensors, write_torch
+from arch2vec_fast.pretrain.files import (
+    append_line,
+    keep_lines,
+    remove_leftovers,
+    write_tensors,
+    write_torch,
+)
 from arch2vec_fast.pretrain.objective import objective
 from arch2vec_fast.pretrain.progress import Progress
 from arch2vec_fast.pretrain.run import Run, is_run, load_weights, unpack
 from arch2vec_fast.pretrain.validation import reconstruction
 from arch2vec_fast.spaces import CellBatch, CellSpace
+from arch2vec_fast.spaces.darts import Darts
 
 _PARTS = ("loss", "node", "edge", "kl")
 _WINDOWS_PER_EPOCH = 20
@@ -83,7 +90,8 @@ def pretrain(
     space = spaces.get(space) if isinstance(space, str) else space
     recipe = Recipe.get(recipe, space.name) if isinstance(recipe, str) else recipe
     given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-    recipe = replace(recipe, **{name: value for name, value in given.items() if value is not None})
+    overrides: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    recipe = replace(recipe, **overrides)
     device = check_device(device)
     out = Path(out)
     if resume and is_run(out):
@@ -113,6 +121,8 @@ def train(
         torch.random.fork_rng(),
     ):
         bar.update(trainer.cells_done)
+        if not (run.path / "checkpoint.pt").exists():
+            trainer.save()  # so that zero epochs leave an untrained model, a control
         while trainer.epoch < recipe.epochs:
             for losses in trainer.steps():
                 bar.update(trainer.cells_done, loss=losses)
@@ -155,6 +165,7 @@ class Trainer:
         self.moments = LatentMoments(covariance=False)
         self.checkpoint_seconds = checkpoint_seconds
         self._last_loss = math.nan
+        remove_leftovers(run.path)
         if (run.path / "checkpoint.pt").exists():
             self._restore(run.checkpoint())
         self._truncate_metrics()
@@ -312,7 +323,7 @@ def _choose_cells(space: CellSpace, limit: int | None, seed: int) -> CellBatch |
     """Cells to train on where the caller gave none; None stands for the whole space."""
     if limit is not None and limit < 2:
         raise ValueError(f"limit: {limit} cells cannot be split; give at least 2")
-    if space.name == "darts":
+    if isinstance(space, Darts):
         count = _DARTS_CELLS if limit is None else limit
         return space.sample(count, seed=seed, max_mult_adds=_DARTS_MULT_ADDS)
     return None if limit is None else space.sample(limit, seed=seed)

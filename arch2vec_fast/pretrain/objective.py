@@ -86,4 +86,5 @@ def _kl(reconstruction: Reconstruction, recipe: Recipe) -> Tensor:
 @lru_cache
 def _upper_triangle(num_nodes: int, device: torch.device) -> Tensor:
     rows, columns = torch.triu_indices(num_nodes, num_nodes, 1, device=device)
-    return rows * num_nodes + columns
+    index: Tensor = rows * num_nodes + columns
+    return index

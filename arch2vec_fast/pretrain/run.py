@@ -186,8 +186,9 @@ class Run:
 
 def unpack(codes: Tensor, layout: CellLayout) -> tuple[Tensor, Tensor]:
     """Dense (adjacency, node_ops) of codes; in plain PyTorch on devices without a kernel."""
-    module = functional if codes.device.type == "cpu" else reference
-    return module.unpack_cells(codes, layout)
+    if codes.device.type == "cpu":
+        return functional.unpack_cells(codes, layout)
+    return reference.unpack_cells(codes, layout)
 
 
 def is_run(path: Path) -> bool:
