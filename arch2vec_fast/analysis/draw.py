@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from arch2vec_fast.spaces import CellBatch, CellSpace
 
-_BOX_HEIGHT, _LAYER_GAP, _COLUMN_GAP, _MARGIN = 24, 22, 10, 6
+_BOX_HEIGHT, _LAYER_GAP, _COLUMN_GAP, _MARGIN = 23, 22, 9, 4
 _DUMMY_WIDTH = 14
 _SWEEPS = 6
 
@@ -85,7 +85,7 @@ def op_style(space: CellSpace, op: int) -> tuple[str, str]:
 
 
 def _box_width(name: str) -> float:
-    return 18 + 6.3 * len(name)
+    return 14 + 6.0 * len(name)
 
 
 def _on_path(matrix: NDArray[np.bool_], num_inputs: int) -> list[bool]:
@@ -179,6 +179,37 @@ class _Layout:
                 point = self.points[index]
                 point.x = x + point.width / 2
                 x += point.width + _COLUMN_GAP
+        for sweep in range(_SWEEPS):
+            for layer in self.layers if sweep % 2 == 0 else reversed(self.layers):
+                self._straighten(layer)
+        points = self.points
+        left = min(point.x - point.width / 2 for point in points) - _MARGIN
+        for point in points:
+            point.x -= left
+        self.width = max(point.x + point.width / 2 for point in points) + _MARGIN
+
+    def _straighten(self, layer: list[int]) -> None:
+        """Move a layer's points to the mean of their neighbours, in order and without overlap.
+
+        Without the gaps that neighbours must keep this is isotonic regression: runs that would
+        change order share their mean.
+        """
+        offset, runs = 0.0, list[list[float]]()  # a run: sum of wishes, members
+        offsets = []
+        for position, index in enumerate(layer):
+            point = self.points[index]
+            if position:
+                before = self.points[layer[position - 1]].width
+                offset += (before + point.width) / 2 + _COLUMN_GAP
+            offsets.append(offset)
+            near = [self.points[i].x for i in point.above + point.below]
+            runs.append([(sum(near) / len(near) if near else point.x) - offset, 1])
+            while len(runs) > 1 and runs[-2][0] / runs[-2][1] > runs[-1][0] / runs[-1][1]:
+                total, members = runs.pop()
+                runs[-1] = [runs[-1][0] + total, runs[-1][1] + members]
+        means = [total / members for total, members in runs for _ in range(int(members))]
+        for index, mean, shift in zip(layer, means, offsets):
+            self.points[index].x = mean + shift
 
     def y(self, index: int) -> float:
         """Middle of a point's layer."""
@@ -217,5 +248,5 @@ def _box(layout: _Layout, index: int, name: str, colour: str, *, faint: bool) ->
         f'<rect x="{left:.1f}" y="{top:.1f}" width="{point.width:.1f}" height="{_BOX_HEIGHT}" '
         f'rx="6" fill="{colour}"/>'
         f'<text x="{point.x:.1f}" y="{y + 4:.1f}" text-anchor="middle" fill="#fff" '
-        f'font-family="system-ui,sans-serif" font-size="11.5">{escape(name)}</text></g>'
+        f'font-family="system-ui,sans-serif" font-size="11">{escape(name)}</text></g>'
     )

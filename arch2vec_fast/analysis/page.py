@@ -16,7 +16,7 @@ STYLE = """
 * { box-sizing: border-box }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
-main, header { max-width: 1120px; margin: 0 auto; padding: 0 24px }
+main, header { max-width: 1190px; margin: 0 auto; padding: 0 24px }
 header { padding-top: 44px }
 h1 { font-size: 30px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -.02em }
 h2 { font-size: 20px; margin: 0 0 4px; letter-spacing: -.01em }
@@ -46,14 +46,16 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; margi
   font-size: 14px } dt { font-weight: 600 } dd { margin: 0; color: var(--soft) }
 .cells { display: flex; flex-wrap: wrap; gap: 14px; margin: 14px 0 0 }
 figure { margin: 0; border: 1px solid var(--line); border-radius: 12px; padding: 12px;
-  display: flex; flex-direction: column; min-width: 0; max-width: 100% }
-figure .pair { display: flex; gap: 18px; overflow-x: auto; flex: 1 }
+  display: flex; flex-direction: column; width: min-content; min-width: 180px; max-width: 100% }
+figure .pair { display: flex; justify-content: safe center; gap: 16px; overflow-x: auto; flex: 1 }
 figure .pair > div { display: flex; flex-direction: column; align-items: center; gap: 6px }
 figure .pair small { color: var(--soft) }
-figcaption { font-size: 13px; color: var(--soft); margin-top: 10px; max-width: 46ch }
-svg.cell { display: block; color: var(--ink); max-width: 100%; height: auto }
-.tag { display: inline-block; border-radius: 99px; padding: 1px 9px; font-size: 12.5px;
-  font-weight: 600; background: var(--chip); margin-right: 6px }
+figcaption { font-size: 13px; line-height: 1.45; color: var(--soft); margin-top: 10px;
+  overflow-wrap: anywhere }
+@media (max-width: 640px) { figure { width: 100% } figure .pair { flex-wrap: wrap } }
+svg.cell { display: block; flex: none; color: var(--ink) }
+.tag { display: inline-block; white-space: nowrap; border-radius: 99px; padding: 1px 9px;
+  font-size: 12.5px; font-weight: 600; background: var(--chip); margin-right: 6px }
 .tag.good { color: var(--good) } .tag.bad { color: var(--bad) }
 .legend { display: flex; flex-wrap: wrap; gap: 6px 16px; margin: 10px 0 0; padding: 0;
   list-style: none; font-size: 14px; color: var(--soft) }
@@ -70,14 +72,17 @@ const facts = JSON.parse(document.getElementById('facts').textContent);
 function draw() {
   const style = getComputedStyle(document.documentElement);
   const ink = style.getPropertyValue('--ink').trim();
+  const soft = style.getPropertyValue('--soft').trim();
   const line = style.getPropertyValue('--line').trim();
   for (const plot of facts.plots) {
     const layout = structuredClone(plot.layout);
     Object.assign(layout, { paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
-      font: { color: ink, family: 'system-ui, sans-serif', size: 13 } });
+      font: { color: ink, family: 'system-ui, sans-serif', size: 13 },
+      modebar: { bgcolor: 'rgba(0,0,0,0)', color: soft, activecolor: ink } });
     for (const name of Object.keys(layout).filter(key => /axis/.test(key)))
       Object.assign(layout[name], { gridcolor: line, zerolinecolor: line, linecolor: line });
-    Plotly.react(plot.id, plot.data, layout, { responsive: true, displaylogo: false });
+    Plotly.react(plot.id, plot.data, layout, { responsive: true, displaylogo: false,
+      displayModeBar: plot.id === 'map' ? 'hover' : false });
   }
 }
 draw();
@@ -159,8 +164,13 @@ def figure(
     chip = f'<span class="tag {kind}">{escape(tag)}</span>' if tag else ""
     return (
         f'<figure><div class="pair">{inner}</div>'
-        f"<figcaption>{chip}{escape(caption)}</figcaption></figure>"
+        f"<figcaption>{chip}{_breakable(caption)}</figcaption></figure>"
     )
+
+
+def _breakable(text: str) -> str:
+    """Escaped text that may break after the bars of an architecture string."""
+    return escape(text).replace("|", "|<wbr/>")
 
 
 def colour_legend(pairs: Iterable[tuple[str, str]]) -> str:

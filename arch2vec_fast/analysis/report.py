@@ -32,7 +32,7 @@ from arch2vec_fast.spaces import CellBatch, CellSpace
 _MAP_POINTS = 20_000
 _TSNE_POINTS = 3_000
 _DRAWN = 4
-_NEIGHBOURS = 4
+_NEIGHBOURS = 3
 
 _RECONSTRUCTION_COLUMNS = (
     "model",
@@ -146,10 +146,14 @@ def _header(run: Run, result: dict[str, Any]) -> str:
     ]
     return (
         f"<header><h1>arch2vec on {run.space.name}</h1>"
-        f'<div class="soft">recipe <b>{run.recipe.name}</b>, {run.recipe.epochs} epochs, '
+        f'<div class="soft">recipe <b>{run.recipe.name}</b>, {_epochs(run)}, '
         f"seed {run.seed}, commit {run.config.get('commit') or 'unknown'}</div>"
         f"{page.cards(numbers)}</header>"
     )
+
+
+def _epochs(run: Run) -> str:
+    return f"{run.recipe.epochs} epoch{'s' if run.recipe.epochs != 1 else ''}"
 
 
 def _metrics_section(result: dict[str, Any]) -> str:
@@ -229,7 +233,11 @@ def _curves(run: Run) -> list[dict[str, Any]]:
     ]
     return [
         {"id": "loss", "data": loss, "layout": _axes("step", "nats", kind="log")},
-        {"id": "held-out", "data": held_out, "layout": _axes("step", "held out, right (%)")},
+        {
+            "id": "held-out",
+            "data": held_out,
+            "layout": _axes("step", "held out, right (%)", zero=True),
+        },
     ]
 
 
@@ -240,11 +248,16 @@ def _line(
     return {"type": "scatter", "mode": mode, "x": x, "y": y, "name": name, "line": style}
 
 
-def _axes(x: str, y: str, *, kind: str = "linear") -> dict[str, Any]:
+def _axes(x: str, y: str, *, kind: str = "linear", zero: bool = False) -> dict[str, Any]:
     return {
-        "margin": {"l": 58, "r": 12, "t": 10, "b": 44},
-        "xaxis": {"title": {"text": x}},
-        "yaxis": {"title": {"text": y}, "type": kind, "exponentformat": "power"},
+        "margin": {"l": 58, "r": 12, "t": 24, "b": 44},
+        "xaxis": {"title": {"text": x}, "rangemode": "tozero" if zero else "normal"},
+        "yaxis": {
+            "title": {"text": y},
+            "type": kind,
+            "exponentformat": "power",
+            "rangemode": "tozero" if zero else "normal",
+        },
         "legend": {"orientation": "h", "y": 1.12},
         "hovermode": "x unified",
     }
@@ -277,7 +290,7 @@ def _map(subset: _Subset, space: CellSpace, method: str, seed: int) -> dict[str,
     if logarithmic:
         ticks = [tick for tick in _TICKS if parameters.min() <= tick <= parameters.max()]
         bar |= {"tickvals": np.log10(ticks).tolist(), "ticktext": [f"{tick:g}" for tick in ticks]}
-    marker = {"size": 4, "opacity": 0.75, "colorscale": "Viridis", "colorbar": bar}
+    marker = {"size": 4, "opacity": 0.75, "colorscale": _SCALE, "colorbar": bar}
     data = {
         "type": "scattergl",
         "mode": "markers",
@@ -292,6 +305,8 @@ def _map(subset: _Subset, space: CellSpace, method: str, seed: int) -> dict[str,
     return {"id": "map", "data": [data], "layout": layout}
 
 
+# Every colour stands out on white and on black.
+_SCALE = [[0.0, "#5b6ee1"], [0.35, "#1fa3a3"], [0.7, "#e0a526"], [1.0, "#e0482d"]]
 _TICKS = [base * 10**power for power in range(-3, 4) for base in (1, 2, 5)]
 
 

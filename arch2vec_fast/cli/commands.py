@@ -91,12 +91,17 @@ def summarise(run: Run, seconds: float) -> dict[str, Any]:
     }
 
 
+def epochs(count: int) -> str:
+    """'1 epoch', '2 epochs'."""
+    return f"{count} epoch{'s' if count != 1 else ''}"
+
+
 def _print_summary(summary: dict[str, Any]) -> None:
     console = people()
     run = escape(summary["run"])
     console.print(
         f"[bold]{summary['space']}[/], recipe [bold]{summary['recipe']}[/]: "
-        f"{summary['epochs']} epochs on {summary['train_cells']:,} cells "
+        f"{epochs(summary['epochs'])} on {summary['train_cells']:,} cells "
         f"in {summary['seconds']:.1f} s"
     )
     validation = summary["validation"]

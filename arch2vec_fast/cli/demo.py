@@ -23,7 +23,7 @@ def demo_command(out: Path, *, quick: bool, as_json: bool) -> None:
     """Enumerate, pretrain, embed, evaluate, report."""
     from arch2vec_fast import spaces
     from arch2vec_fast.analysis.report import write_report
-    from arch2vec_fast.cli.commands import check_writable, summarise
+    from arch2vec_fast.cli.commands import check_writable, epochs, summarise
     from arch2vec_fast.cli.tables import evaluation_tables
     from arch2vec_fast.embeddings import embed
     from arch2vec_fast.pretrain import Interrupted, pretrain
@@ -44,15 +44,15 @@ def demo_command(out: Path, *, quick: bool, as_json: bool) -> None:
             soft_wrap=True,
         )
     with _step(console, 2, f"Pretrain on the cells alone, recipe {_RECIPE}"):
-        epochs = 1 if quick else None
+        given = 1 if quick else None
         try:
-            run = pretrain(space, _RECIPE, folder, epochs=epochs, progress=True)
+            run = pretrain(space, _RECIPE, folder, epochs=given, progress=True)
         except Interrupted:
             console.print("  Stopped. Run the demo again to start over.")
             raise typer.Exit(130) from None
         summary = summarise(run, time.monotonic() - began)
         console.print(
-            f"  {summary['epochs']} epochs, loss {summary['loss']:.4f}, "
+            f"  {epochs(summary['epochs'])}, loss {summary['loss']:.4f}, "
             f"{summary['parameters']:,} parameters"
         )
     with _step(console, 3, "Embed every cell"):

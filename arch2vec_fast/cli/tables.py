@@ -12,9 +12,14 @@ from arch2vec_fast.cli.console import percent
 _COLUMNS = ("valid", "unique", "unique_ceiling", "novel")
 
 
-def evaluation_tables(result: dict[str, Any]) -> list[Table]:
-    """Reconstruction and sampling, in per cent."""
-    return [_reconstruction(result), _sampling(result)]
+def evaluation_tables(result: dict[str, Any]) -> list[Table | str]:
+    """Reconstruction and sampling, in per cent, and what the columns mean."""
+    return [
+        _reconstruction(result),
+        _sampling(result),
+        "[dim]unique: isomorphism classes / valid cells; ceiling: of as many uniform draws; "
+        "novel: not trained on[/]",
+    ]
 
 
 def _reconstruction(result: dict[str, Any]) -> Table:
@@ -48,8 +53,6 @@ def _sampling(result: dict[str, Any]) -> Table:
     table = Table(
         title=f"{result['counts']['samples']:,} samples from the {result['prior']} prior (%)",
         title_justify="left",
-        caption="ceiling: distinct cells among as many uniform draws; novel: not trained on",
-        caption_justify="left",
     )
     for header in ("decoding", "rule"):
         table.add_column(header)

@@ -11,7 +11,7 @@ import pytest
 from arch2vec_fast.analysis import page, report
 from arch2vec_fast.pretrain import pretrain
 
-VOID = {"meta", "br", "path", "rect"}
+VOID = {"meta", "br", "wbr", "path", "rect"}
 
 
 class Checker(HTMLParser):

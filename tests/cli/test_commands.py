@@ -82,7 +82,7 @@ def test_pretrain_on_a_file_of_cells(tmp_path: Path, capsys: pytest.CaptureFixtu
     spaces.get("nasbench201").sample(120, seed=0).save_json(cells)
     arguments = ("pretrain", "nasbench201", "--cells", str(cells), "--epochs", "1")
     output = text(capsys, *arguments, "--out", str(tmp_path / "run"))
-    assert "1 epochs on" in output
+    assert "1 epoch on" in output
     assert "arch2vec-fast evaluate" in output
 
 
