@@ -226,7 +226,9 @@ class Encoder(GcnEncoder):
     """
 
     def __init__(self, dims: Sequence[int], normalize: bool, reg_emb: bool, dropout: float) -> None:
-        super().__init__(dims, variational=False, normalize=normalize, dropout=dropout)
+        super().__init__(
+            dims, variational=False, normalize=normalize, dropout=dropout, linear_heads=False
+        )
         self.reg_emb = reg_emb
 
     def forward(self, ops: Tensor, adj: Tensor) -> tuple[Tensor, Tensor]:
@@ -244,8 +246,10 @@ class VAEncoder(GcnEncoder):
     """
 
     def __init__(self, dims: Sequence[int], normalize: bool, dropout: float) -> None:
-        super().__init__(dims, variational=False, normalize=normalize, dropout=dropout)
-        self.add_variational_heads(dims[-2], dims[-1], dropout)
+        super().__init__(
+            dims, variational=False, normalize=normalize, dropout=dropout, linear_heads=False
+        )
+        self.add_variational_heads()
 
     def forward(self, ops: Tensor, adj: Tensor) -> tuple[Tensor, Tensor]:
         mu, logvar = super().forward(ops, adj)

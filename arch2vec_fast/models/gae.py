@@ -5,12 +5,10 @@ Layer k over node states X [B,N,H_k], S the propagation matrix:
 
     X <- ReLU(S X W_k) + b_k,        S = D^(-1/2) (A + A^T) D^(-1/2)
 
-The bias sits outside the ReLU and S has no self loops, as in the layers the released code ships;
-Kipf and Welling (arXiv 1611.07308) have both the other way round. No released script runs them and
-the paper gives neither depth nor normalisation, so the choices left are arch2vec's own: widths
-{128, 128, 128, 128, 16} (section 4.1 for its encoder), the decoder, the loss, the undirected
-adjacency and dropout .3 on every layer's input, and S normalised, which is the released
-command-line default. Details in `docs/semantics.md`.
+and without the ReLU in the last layer. The bias sits outside the ReLU and S has no self loops, as in
+the layers the released code ships. No released script runs these baselines and the paper gives
+neither depth nor normalisation: `docs/semantics.md` says what was chosen, why, and how far from the
+paper's row every reading stays.
 """
 
 from __future__ import annotations
@@ -56,14 +54,23 @@ def _inverse_root(degree: Tensor) -> Tensor:
 class GraphConvolution(nn.Module):
     """x [B,N,in_features] -> ReLU(S dropout(x) W^T) + b, S = `adjacency` [B,N,N].
 
+    `linear` leaves the ReLU out.
+
     The weight starts Kaiming-uniform, then the bias uniform in +-1/sqrt(in_features): the released
     order of draws.
     """
 
     def __init__(
-        self, in_features: int, out_features: int, dropout: float = 0.0, bias: bool = True
+        self,
+        in_features: int,
+        out_features: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        *,
+        linear: bool = False,
     ) -> None:
         super().__init__()
+        self.linear = linear
         self.in_features = in_features
         self.out_features = out_features
         self.dropout = dropout
@@ -81,7 +88,8 @@ class GraphConvolution(nn.Module):
 
     def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
         x = F.linear(F.dropout(x, self.dropout, self.training), self.weight)
-        x = F.relu(torch.matmul(adjacency, x))
+        x = torch.matmul(adjacency, x)
+        x = x if self.linear else F.relu(x)
         return x if self.bias is None else x + self.bias
 
     def extra_repr(self) -> str:
@@ -91,8 +99,9 @@ class GraphConvolution(nn.Module):
 class GcnEncoder(nn.Module):
     """A stack of graph convolutions with one head (GAE) or two (VGAE).
 
-    dims: widths from the operation types to the latent, at least two. Parameter names are those of
-    the released `Encoder` and `VAEncoder`.
+    dims: widths from the operation types to the latent, at least two. normalize: propagate over the
+    normalised adjacency. linear_heads: no ReLU in the last layer (Kipf and Welling); the released
+    `Encoder` and `VAEncoder` have one there. Parameter names are those of the released classes.
     """
 
     def __init__(
@@ -102,35 +111,42 @@ class GcnEncoder(nn.Module):
         variational: bool,
         normalize: bool = True,
         dropout: float = 0.0,
+        linear_heads: bool = True,
     ) -> None:
         super().__init__()
         if len(dims) < 2:
             raise ValueError(f"dims: {list(dims)} has no layer; give at least two widths")
-        sizes = list(pairwise(dims))
-        self.num_hidden = len(sizes) - 1
+        self.dims = tuple(dims)
         self.normalize = normalize
+        self.dropout = dropout
+        self.linear_heads = linear_heads
         self.gcs = nn.ModuleList(
-            GraphConvolution(*size, dropout) for size in (sizes[:-1] if variational else sizes)
+            GraphConvolution(*size, dropout) for size in pairwise(self.dims[:-1])
         )
         self.gc_mu: GraphConvolution | None = None
         self.gc_logvar: GraphConvolution | None = None
         if variational:
-            self.add_variational_heads(*sizes[-1], dropout)
+            self.add_variational_heads()
+        else:
+            self.gcs.append(self._head())
 
-    def add_variational_heads(self, in_features: int, out_features: int, dropout: float) -> None:
+    def _head(self) -> GraphConvolution:
+        return GraphConvolution(*self.dims[-2:], self.dropout, linear=self.linear_heads)
+
+    def add_variational_heads(self) -> None:
         """Append the heads of mu and log sigma (released name: logvar), in the released order."""
-        self.gc_mu = GraphConvolution(in_features, out_features, dropout)
-        self.gc_logvar = GraphConvolution(in_features, out_features, dropout)
+        self.gc_mu, self.gc_logvar = self._head(), self._head()
 
     def forward(self, node_ops: Tensor, adjacency: Tensor) -> tuple[Tensor, Tensor | None]:
         """(mu [B,N,D], log_sigma [B,N,D] or None); `adjacency` is taken as it is."""
         if self.normalize:
             adjacency = normalize_adjacency(adjacency)
         x = node_ops
-        for layer in self.gcs[: self.num_hidden]:
+        num_hidden = len(self.dims) - 2
+        for layer in self.gcs[:num_hidden]:
             x = layer(x, adjacency)
         if self.gc_mu is None or self.gc_logvar is None:
-            return self.gcs[self.num_hidden](x, adjacency), None
+            return self.gcs[num_hidden](x, adjacency), None
         return self.gc_mu(x, adjacency), self.gc_logvar(x, adjacency)
 
 

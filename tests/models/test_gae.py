@@ -54,6 +54,16 @@ def test_layer_is_relu_before_bias(cells: tuple[Tensor, Tensor]) -> None:
     assert bare(node_ops, adjacency).min() >= 0
 
 
+def test_heads_are_linear_unless_asked_otherwise(cells: tuple[Tensor, Tensor]) -> None:
+    adjacency, node_ops = cells
+    for linear_heads in (True, False):
+        encoder = GcnEncoder([5, 6, 4], variational=True, linear_heads=linear_heads)
+        for value, head in zip(
+            encoder(node_ops, adjacency), (encoder.gc_mu, encoder.gc_logvar), strict=True
+        ):
+            assert ((value - head.bias).min() < 0) == linear_heads
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dropout_acts_on_the_input_of_every_layer_in_training_only(dtype: torch.dtype) -> None:
     encoder = GcnEncoder([5, 6, 4], variational=False, normalize=False, dropout=0.5).to(dtype)
