@@ -5,10 +5,10 @@ Layer k over node states X [B,N,H_k], S the propagation matrix:
 
     X <- ReLU(S X W_k) + b_k,        S = D^(-1/2) (A + A^T) D^(-1/2)
 
-and without the ReLU in the last layer. The bias sits outside the ReLU and S has no self loops, as in
-the layers the released code ships. No released script runs these baselines and the paper gives
-neither depth nor normalisation: `docs/semantics.md` says what was chosen, why, and how far from the
-paper's row every reading stays.
+and without the ReLU in the last layer. The bias sits outside the ReLU and S has no self loops, as
+in the layers the released code ships. No released script runs these baselines and the paper gives
+neither depth nor normalisation: `docs/semantics.md` says what was chosen, why, and how far from
+the paper's row every reading stays.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ class GcnEncoder(nn.Module):
             self.gcs.append(self._head())
 
     def _head(self) -> GraphConvolution:
-        return GraphConvolution(*self.dims[-2:], self.dropout, linear=self.linear_heads)
+        in_features, out_features = self.dims[-2:]
+        return GraphConvolution(in_features, out_features, self.dropout, linear=self.linear_heads)
 
     def add_variational_heads(self) -> None:
         """Append the heads of mu and log sigma (released name: logvar), in the released order."""
