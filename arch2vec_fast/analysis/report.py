@@ -32,6 +32,7 @@ from arch2vec_fast.spaces import CellBatch, CellSpace
 _MAP_POINTS = 20_000
 _TSNE_POINTS = 3_000
 _DRAWN = 4
+_PARAMETERS = "M parameters"
 _NEIGHBOURS = 3
 
 _RECONSTRUCTION_COLUMNS = (
@@ -58,11 +59,17 @@ _MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class _Subset:
-    """Cells on the map, with their vectors and parameter counts."""
+    """Cells on the map, their vectors and their sizes: parameters, or edges without a network."""
 
     cells: CellBatch
     vectors: NDArray[np.float32]
-    parameters: NDArray[np.int64]
+    sizes: NDArray[np.float64]
+    unit: str
+
+    def size(self, index: int) -> str:
+        """The size of a cell in words."""
+        digits = 3 if self.unit == _PARAMETERS else 0
+        return f"{self.sizes[index]:.{digits}f} {self.unit}"
 
 
 def write_report(
@@ -73,11 +80,13 @@ def write_report(
     projection: str = "pca",
     seed: int = 0,
     evaluation: dict[str, Any] | None = None,
+    progress: bool = False,
 ) -> Path:
     """Write the report of a run and return its path.
 
     samples, seed: of the evaluation and of the cells shown. projection: of the map, `pca` or
     `tsne` (3,000 cells). evaluation: a result of `evaluate` to show instead of a new one.
+    progress: show that of the evaluation on standard error.
     Raises ImportError without plotly, ValueError for an unknown projection, OSError if `out`
     cannot be written. The file takes about 5 MB, most of it plotly.
     """
@@ -86,7 +95,7 @@ def write_report(
             f"projection: unknown method {projection!r}; choose one of {', '.join(METHODS)}"
         )
     library = _plotly()
-    result = evaluate(run, samples=samples, seed=seed) if evaluation is None else evaluation
+    result = evaluation or evaluate(run, samples=samples, seed=seed, progress=progress)
     rng = np.random.default_rng(seed)
     subset = _subset(run, _TSNE_POINTS if projection == "tsne" else _MAP_POINTS, rng)
     plots = [_map(subset, run.space, projection, seed), *_curves(run)]
@@ -123,7 +132,11 @@ def _subset(run: Run, limit: int, rng: np.random.Generator) -> _Subset:
     cells = run.cells
     if len(cells) > limit:
         cells = cells[np.sort(rng.choice(len(cells), limit, replace=False))]
-    return _Subset(cells, embed(run, cells).vectors, run.space.num_parameters(cells))
+    vectors = embed(run, cells).vectors
+    try:
+        return _Subset(cells, vectors, run.space.num_parameters(cells) / 1e6, _PARAMETERS)
+    except ValueError:  # a space that stands for no network
+        return _Subset(cells, vectors, cells.num_edges().astype(np.float64), "edges")
 
 
 # -- numbers -------------------------------------------------------------------------------
@@ -279,16 +292,16 @@ def _curves_section(run: Run) -> str:
 
 def _map(subset: _Subset, space: CellSpace, method: str, seed: int) -> dict[str, Any]:
     plane = project(subset.vectors, method, seed=seed)
-    parameters = subset.parameters / 1e6
-    logarithmic = parameters.max() > 30 * max(parameters.min(), 1e-9)
-    colour = np.log10(parameters) if logarithmic else parameters
+    smallest, largest = subset.sizes.min(), subset.sizes.max()
+    logarithmic = 0 < 30 * smallest < largest
+    colour = np.log10(subset.sizes) if logarithmic else subset.sizes
     text = [
-        f"{_wrap(space.describe(cell))}<br>{count / 1e6:.3f} M parameters"
-        for cell, count in zip(subset.cells, subset.parameters)
+        f"{_wrap(escape(space.describe(cell), quote=False))}<br>{subset.size(index)}"
+        for index, cell in enumerate(subset.cells)
     ]
-    bar: dict[str, Any] = {"title": {"text": "parameters (M)", "side": "right"}, "thickness": 14}
+    bar: dict[str, Any] = {"title": {"text": subset.unit, "side": "right"}, "thickness": 14}
     if logarithmic:
-        ticks = [tick for tick in _TICKS if parameters.min() <= tick <= parameters.max()]
+        ticks = [tick for tick in _TICKS if smallest <= tick <= largest]
         bar |= {"tickvals": np.log10(ticks).tolist(), "ticktext": [f"{tick:g}" for tick in ticks]}
     marker = {"size": 4, "opacity": 0.75, "colorscale": _SCALE, "colorbar": bar}
     data = {
@@ -329,11 +342,11 @@ def _map_section(subset: _Subset, space: CellSpace, method: str) -> str:
         page.plot(
             "map",
             f"{len(subset.cells):,} cells of {space.name} in two dimensions ({how}), coloured by "
-            "number of parameters.",
+            f"{subset.unit}.",
             tall=True,
         ),
         intro=f"{len(subset.cells):,} cells by {how}; hover to see a cell. The model has seen "
-        "neither parameters nor accuracies: colour that varies smoothly was learnt from structure.",
+        "neither sizes nor accuracies: colour that varies smoothly was learnt from structure.",
     )
 
 
@@ -345,7 +358,7 @@ def _neighbours_section(subset: _Subset, space: CellSpace, rng: np.random.Genera
     distance = ((subset.vectors - subset.vectors[query]).astype(np.float64) ** 2).sum(1)
     figures = []
     for rank, index in enumerate(np.argsort(distance, kind="stable")[: _NEIGHBOURS + 1].tolist()):
-        caption = f"{subset.parameters[index] / 1e6:.3f} M parameters"
+        caption = subset.size(index)
         if rank:
             caption += f", squared distance {distance[index]:.3g}"
         name = f"neighbour {rank}" if rank else "a cell"

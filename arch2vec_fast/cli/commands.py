@@ -199,7 +199,9 @@ def evaluate_command(
     from arch2vec_fast.pretrain.metrics import evaluate
 
     run = Run.load(run_path)
-    result = evaluate(run, samples=samples, seed=seed, prior=prior, untrained=control)
+    result = evaluate(
+        run, samples=samples, seed=seed, prior=prior, untrained=control, progress=True
+    )
     write_json(run_path / "evaluation.json", result)
     if as_json:
         write_document(result)
@@ -219,7 +221,7 @@ def report_command(
 
     run = Run.load(run_path)
     check_writable(out)
-    write_report(run, out, samples=samples, projection=projection, seed=seed)
+    write_report(run, out, samples=samples, projection=projection, seed=seed, progress=True)
     if as_json:
         write_document({"run": str(run_path), "report": str(out), "bytes": out.stat().st_size})
         return

@@ -60,7 +60,7 @@ def demo_command(out: Path, *, quick: bool, as_json: bool) -> None:
         table.save(out / "embeddings.safetensors")
         console.print(f"  {len(table):,} cells x {table.vectors.shape[1]} numbers")
     with _step(console, 4, "Measure (Table 1 of the paper)"):
-        result = evaluate(run, samples=1_000 if quick else 10_000)
+        result = evaluate(run, samples=1_000 if quick else 10_000, progress=True)
         write_json(out / "evaluation.json", result)
         for rendered in evaluation_tables(result):
             console.print(rendered)

@@ -61,7 +61,8 @@ def table1_command(
         write_document({"out": str(out), "samples": samples, "rows": rows})
         return
     console = people()
-    console.print(_render(rows))
+    for space in dict.fromkeys(row["space"] for row in rows):
+        console.print(_render(space, [row for row in rows if row["space"] == space]))
     console.print(_LEGEND)
     console.print(f"results: {escape(str(out))}/*.json", soft_wrap=True)
 
@@ -105,36 +106,37 @@ _HEADERS = {
     "strict_validity": "valid*",
     "strict_uniqueness": "unique*",
     "legal_uniqueness": "legal",
-    "uniform_uniqueness": "uniform",
 }
 _LEGEND = (
     "[dim]accuracy (operations / edges), valid, unique: as the released code measures them\n"
-    "exact: whole held-out cells; *: strict rule; legal, uniform: uniqueness of legal decoding\n"
-    "and of uniform draws; paper: as published (Yan et al., NeurIPS 2020)[/]"
+    "exact: whole held-out cells; *: strict rule; legal: uniqueness of legal decoding\n"
+    "paper: as published (Yan et al., NeurIPS 2020)[/]"
 )
 
 
-def _render(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="Table 1 (%)", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("space", no_wrap=True)
+def _render(space: str, rows: list[dict[str, Any]]) -> Table:
+    uniform = percent(rows[0]["uniform_uniqueness"]["mean"])
+    table = Table(
+        title=f"[bold]{space}[/] (%); {uniform} of uniform draws are distinct",
+        title_justify="left",
+        title_style="",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("method", no_wrap=True)
     for header in ("accuracy", *_HEADERS.values()):
         table.add_column(header, justify="right", no_wrap=True)
-    space = None
     for row in rows:
-        if space not in (None, row["space"]):
-            table.add_section()
         accuracy = " / ".join(
             _spread(row[name]) for name in ("released_ops_accuracy", "released_edge_accuracy")
         )
-        name = "" if space == row["space"] else row["space"]
-        space = row["space"]
-        table.add_row(name, row["method"], accuracy, *(_spread(row[key]) for key in _HEADERS))
+        table.add_row(row["method"], accuracy, *(_spread(row[key]) for key in _HEADERS))
         if row["paper"] is not None:
-            table.add_row("", "  paper", *map(percent, row["paper"]), style="dim")
+            table.add_row("  paper", *map(percent, row["paper"]), style="dim")
     return table
 
 
 def _spread(value: dict[str, float | None]) -> str:
-    text = percent(value["mean"])
-    return text if value["std"] is None else f"{text}±{percent(value['std'])}"
+    if value["std"] is None:
+        return percent(value["mean"])
+    return f"{percent(value['mean'], 1)}±{percent(value['std'], 1)}"

@@ -29,6 +29,7 @@ from arch2vec_fast.models.decoder import Decoded
 from arch2vec_fast.models.gin_vae import AutoencoderBase
 from arch2vec_fast.models.prior import LatentPrior
 from arch2vec_fast.pretrain.decoding import legal_cells, raw_cells
+from arch2vec_fast.pretrain.progress import Progress
 from arch2vec_fast.pretrain.run import Run, unpack
 from arch2vec_fast.pretrain.validation import accuracies
 from arch2vec_fast.spaces import CellBatch, CellSpace
@@ -45,11 +46,12 @@ def evaluate(
     seed: int = 0,
     prior: str | None = None,
     untrained: bool = True,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Reconstruction, validity, uniqueness and novelty of a run, as plain JSON values.
 
     samples: latents drawn from the prior. seed: of those draws. prior: a kind of `PRIORS` to fit
-    instead of the recipe's. untrained: add the control.
+    instead of the recipe's. untrained: add the control. progress: show it on standard error.
 
     Returns a dict; all shares lie in [0, 1] and are None where they would divide by zero:
       space, recipe, run_seed, seed, commit, version, prior   what was measured
@@ -90,7 +92,10 @@ def evaluate(
     }
     fitted = run.prior if prior is None else run.fit_prior(prior)
     clock.lap("preparation")
-    result["reconstruction"] = reconstruction_quality(run.model, held_out, run.space)
+    with Progress("reconstructing", "cells", len(held_out), enabled=progress) as bar:
+        result["reconstruction"] = reconstruction_quality(
+            run.model, held_out, run.space, on_progress=bar.update
+        )
     clock.lap("reconstruction")
     decoded = sample_decoded(run.model, fitted, samples, seed)
     result.update(_judge(decoded, run.space, known))
@@ -111,7 +116,11 @@ def evaluate(
 
 @torch.no_grad()
 def reconstruction_quality(
-    model: AutoencoderBase, cells: CellBatch, space: CellSpace
+    model: AutoencoderBase,
+    cells: CellBatch,
+    space: CellSpace,
+    *,
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, dict[str, float | None]]:
     """Released and strict accuracies of cells decoded from their means; see `evaluate`."""
     if model.training:
@@ -127,6 +136,7 @@ def reconstruction_quality(
             strict_sums[name] += len(chunk) * value.item()
         same = (legal_cells(decoded, space).codes == chunk.codes).all(1)
         strict_sums["exact_legal"] += float(same.sum())
+        on_progress(start + len(chunk))
     return {
         "released": {
             name: _ratio(total, len(cells)) for name, total in zip(_RELEASED, released_sums)

@@ -122,7 +122,7 @@ def run_jobs(
                 resume=True,
                 progress=progress,
             )
-            result = evaluate(run, samples=samples)
+            result = evaluate(run, samples=samples, progress=progress)
             write_json(job.result_path(out), result)
         yield job, result
 

@@ -10,6 +10,7 @@ import pytest
 
 from arch2vec_fast.analysis import page, report
 from arch2vec_fast.pretrain import pretrain
+from arch2vec_fast.spaces import CellSpace
 
 VOID = {"meta", "br", "wbr", "path", "rect"}
 
@@ -98,6 +99,18 @@ def test_page_has_its_parts(html: str) -> None:
         assert f'id="{identifier}"' in html
     for word in ("untrained control", "uniform draws", "--recipe best", "commit"):
         assert word in html
+
+
+def test_a_space_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network behind the cells their size is the number of edges."""
+    monkeypatch.setattr(report, "_plotly", lambda: "")
+    names = ("input", "conv", "<pool>", "output")
+    space = CellSpace(5, names, name="mine", max_edges=6, variable_size=True)
+    run = pretrain(space, "best", tmp_path / "run", epochs=1, cells=space.sample(300, seed=0))
+    html = report.write_report(run, tmp_path / "report.html", samples=50).read_text()
+    assert "arch2vec on mine" in html
+    assert "&lt;pool&gt;" in html
+    assert re.search(r"\d edges, squared distance", html)
 
 
 def test_text_is_escaped() -> None:
