@@ -6,18 +6,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from arch2vec_fast.models.dense import unpack
 from arch2vec_fast.models.gin_vae import AutoencoderBase
 from arch2vec_fast.models.inference import inference_encoder
-from arch2vec_fast.pretrain.files import read_tensors, read_torch, write_tensors, write_torch
-from arch2vec_fast.pretrain.progress import Progress
-from arch2vec_fast.pretrain.run import Run, unpack
+from arch2vec_fast._files import read_tensors, read_torch, write_tensors, write_torch
+from arch2vec_fast._progress import Progress
 from arch2vec_fast.spaces import CellBatch, CellLayout
+
+if TYPE_CHECKING:
+    from arch2vec_fast.pretrain import Run
 
 _CHUNK = 1024  # the node states of a chunk (4 MB for NAS-Bench-101) stay in cache
 

@@ -9,8 +9,8 @@ import torch
 
 from arch2vec_fast import spaces
 from arch2vec_fast.embeddings import EmbeddingTable, embed, read_released_columns
+from arch2vec_fast.models.dense import unpack
 from arch2vec_fast.pretrain import Run, pretrain
-from arch2vec_fast.pretrain.run import unpack
 
 SPACE = spaces.get("nasbench201")
 
@@ -28,8 +28,9 @@ def table(run: Run) -> EmbeddingTable:
 
 def test_is_the_readout_of_the_model(run: Run, table: EmbeddingTable) -> None:
     with torch.no_grad():
-        mu, _ = run.model.encode(*unpack(run.cells.to_torch(), run.space.layout))
-        expected = run.model.readout(mu)
+        adjacency, node_ops = unpack(run.cells.to_torch(), run.space.layout)
+        mu, _ = run.model.encode(adjacency, node_ops)
+        expected = run.model.readout(mu, node_ops)
     torch.testing.assert_close(torch.from_numpy(table.vectors), expected, rtol=1e-4, atol=1e-5)
 
 

@@ -21,7 +21,7 @@ LEVELS = [
     {"_fakes", "_library"},
     {"_autograd", "_checks", "reference"},
     {"spaces", "functional"},
-    {"surrogates", "index", "embeddings", "models", "benchmarks"},
+    {"_files", "_progress", "surrogates", "index", "embeddings", "models", "benchmarks"},
     {"pretrain", "search", "darts", "analysis"},
     {"cli", "compat"},
 ]

@@ -34,7 +34,7 @@ def pretrain_command(
     from arch2vec_fast import spaces
     from arch2vec_fast.models import Recipe
     from arch2vec_fast.pretrain import Interrupted, pretrain
-    from arch2vec_fast.pretrain.files import read_cells
+    from arch2vec_fast._files import read_cells
 
     space = spaces.get(space_name)
     recipe = Recipe.get(recipe_name, space.name)
@@ -129,7 +129,7 @@ def embed_command(
     """Embed and write; `export` adds the released format beside it."""
     from arch2vec_fast.embeddings import embed
     from arch2vec_fast.pretrain import Run
-    from arch2vec_fast.pretrain.files import read_cells
+    from arch2vec_fast._files import read_cells
     from arch2vec_fast.pretrain.loop import check_device
 
     if export not in (None, "released"):
@@ -195,7 +195,7 @@ def evaluate_command(
     """Measure, keep evaluation.json in the run directory, print."""
     from arch2vec_fast.cli.tables import evaluation_tables
     from arch2vec_fast.pretrain import Run
-    from arch2vec_fast.pretrain.files import write_json
+    from arch2vec_fast._files import write_json
     from arch2vec_fast.pretrain.metrics import evaluate
 
     run = Run.load(run_path)

@@ -27,7 +27,7 @@ def demo_command(out: Path, *, quick: bool, as_json: bool) -> None:
     from arch2vec_fast.cli.tables import evaluation_tables
     from arch2vec_fast.embeddings import embed
     from arch2vec_fast.pretrain import Interrupted, pretrain
-    from arch2vec_fast.pretrain.files import write_json
+    from arch2vec_fast._files import write_json
     from arch2vec_fast.pretrain.metrics import evaluate
 
     check_writable(out)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from arch2vec_fast import spaces
-from arch2vec_fast.pretrain.files import read_json
+from arch2vec_fast._files import read_json
 
 _NASBENCH101 = tuple(spaces.get("nasbench101").op_names)
 _NASBENCH201 = tuple(spaces.get("nasbench201").op_names)

@@ -106,10 +106,15 @@ class AutoencoderBase(nn.Module):
         decoded = self.decode(self.reparameterize(mu, log_sigma, noise))
         return Reconstruction(decoded.node_logits, decoded.edge_logits, mu, log_sigma)
 
-    def readout(self, mu: Tensor) -> Tensor:
-        """One vector a cell, [B,D], from node vectors [B,N,D]: all N rows, absent ones included,
-        as the released code does."""
-        return mu.mean(1) if self.recipe.readout == "mean" else mu.sum(1)
+    def readout(self, mu: Tensor, node_ops: Tensor) -> Tensor:
+        """One vector a cell, [B,D], from node vectors [B,N,D] and one-hot node_ops [B,N,F].
+
+        `sum` adds the nodes a cell has (paper, section 3.1); `mean` divides by N and counts the
+        rows of absent nodes, which are not zero, as the released code does.
+        """
+        if self.recipe.readout == "mean":
+            return mu.mean(1)
+        return torch.einsum("bnd,bn->bd", mu, node_ops.sum(2))
 
 
 class GinVae(AutoencoderBase):

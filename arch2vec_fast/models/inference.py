@@ -3,7 +3,7 @@
 
 In evaluation mode batch norm is y = x s + t with s = weight / sqrt(var + tiny). A linear layer
 W x + b before it becomes (s W) x + (s b + t). The read-out is linear, so it commutes with the head
-`fc1`: N times fewer rows reach it. Results equal `model.readout(model.encode(...)[0])` up to
+`fc1`: N times fewer rows reach it. Results equal `model.readout(mu, node_ops)` up to
 rounding (about 1e-6 relative).
 """
 
@@ -28,7 +28,7 @@ def inference_encoder(model: AutoencoderBase) -> CellEncoder:
     if not isinstance(model, GinVae):
 
         def encode(adjacency: Tensor, node_ops: Tensor) -> Tensor:
-            return model.readout(model.encode(adjacency, node_ops)[0])
+            return model.readout(model.encode(adjacency, node_ops)[0], node_ops)
 
         return torch.no_grad()(encode)
     return torch.no_grad()(_FoldedGin(model))
@@ -67,10 +67,10 @@ class _FoldedGin:
             for weight, bias in linears:
                 x = F.linear(x, weight, bias).relu_()
             x = x.view(batch, num_nodes, -1)
-        pooled = self.readout(x)
         weight, bias = self.head
-        # A sum over N nodes adds the head's bias N times, a mean once.
-        return F.linear(pooled, weight) + bias * self.readout(x.new_ones(1, num_nodes, 1))
+        # A sum adds the head's bias once a node, a mean once.
+        times = self.readout(x.new_ones(batch, num_nodes, 1), node_ops)
+        return F.linear(self.readout(x, node_ops), weight) + times * bias
 
 
 def _fold(linear: nn.Linear, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:

@@ -34,10 +34,11 @@ class Recipe:
         position_bias: learn one bias per (node, class) and per node pair in the decoder.
         absent_class: predict "no such node" as a class of its own where cells vary in size.
         dropout: dropout of z before the decoder, in training mode only.
-        readout: `mean` or `sum` of the node vectors of a cell.
+        readout: `mean` over all N rows, or `sum` over the nodes a cell has.
     Objective
         node_loss: `binary` (a sigmoid per operation) or `softmax` (cross-entropy).
-        edge_loss: `probabilities` (sigmoid, then a loss that saturates in float32) or `logits`.
+        edge_loss: `probabilities` (sigmoid, then a loss that saturates in float32) or `logits`;
+            `binary` node losses follow it.
         reduction: `released` averages over all N*N pairs and all N*F labels and divides the
             averaged KL term by B*N once more; `elbo` sums over nodes and pairs i < j of a cell.
         beta: factor of the KL term; 1 is the evidence lower bound.
@@ -92,6 +93,8 @@ class Recipe:
         for name in ("num_layers", "num_mlp_layers", "hidden_dim", "latent_dim", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"recipe.{name}: {getattr(self, name)} is below 1")
+        if self.absent_class and self.node_loss == "binary":
+            raise ValueError('recipe.absent_class: needs node_loss "softmax"')
         if self.epochs < 0 or self.node_mixing < 0:
             raise ValueError("recipe: epochs and node_mixing must not be negative")
         if not self.learning_rate > 0 or not self.grad_clip > 0:

@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 
 from arch2vec_fast import spaces
+from arch2vec_fast.models.dense import unpack
 from arch2vec_fast.models.gin_vae import AutoencoderBase
 from arch2vec_fast.models.prior import LatentMoments, LatentPrior
 from arch2vec_fast.models.recipes import Recipe
-from arch2vec_fast.pretrain.files import (
+from arch2vec_fast._files import (
     append_line,
     keep_lines,
     remove_leftovers,
@@ -34,8 +35,8 @@ from arch2vec_fast.pretrain.files import (
     write_torch,
 )
 from arch2vec_fast.pretrain.objective import objective
-from arch2vec_fast.pretrain.progress import Progress
-from arch2vec_fast.pretrain.run import Run, is_run, load_weights, unpack
+from arch2vec_fast._progress import Progress
+from arch2vec_fast.pretrain.run import Run, is_run, load_weights
 from arch2vec_fast.pretrain.validation import reconstruction
 from arch2vec_fast.spaces import CellBatch, CellSpace
 from arch2vec_fast.spaces.darts import Darts
@@ -157,8 +158,9 @@ class Trainer:
         self.codes = run.train_cells.to_torch(device)
         self.steps_per_epoch = math.ceil(len(self.codes) / self.recipe.batch_size)
         self.model: AutoencoderBase = run.new_model().to(device)
+        # foreach is equal to the released default to the last bit; fused is not.
         self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=self.recipe.learning_rate, fused=True
+            self.model.parameters(), lr=self.recipe.learning_rate, foreach=True
         )
         self.epoch = self.step = 0
         self.window, self.whole = _Window(), _Window()

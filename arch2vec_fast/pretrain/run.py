@@ -24,11 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arch2vec_fast import functional, reference, spaces
+from arch2vec_fast import spaces
+from arch2vec_fast.models.dense import unpack
 from arch2vec_fast.models.gin_vae import AutoencoderBase, build_model
 from arch2vec_fast.models.prior import LatentPrior
 from arch2vec_fast.models.recipes import Recipe
-from arch2vec_fast.pretrain.files import (
+from arch2vec_fast._files import (
     read_cells,
     read_json,
     read_tensors,
@@ -36,7 +37,7 @@ from arch2vec_fast.pretrain.files import (
     write_cells,
     write_json,
 )
-from arch2vec_fast.spaces import CellBatch, CellLayout, CellSpace
+from arch2vec_fast.spaces import CellBatch, CellSpace
 
 _FORMAT = 1
 # Enough cells to estimate the 112..176 moments of a latent prior far below its own spread.
@@ -182,13 +183,6 @@ class Run:
         codes = self.train_cells[::stride].to_torch()
         for chunk in codes.split(1024):
             yield self.model.encode(*unpack(chunk, self.space.layout))
-
-
-def unpack(codes: Tensor, layout: CellLayout) -> tuple[Tensor, Tensor]:
-    """Dense (adjacency, node_ops) of codes; in plain PyTorch on devices without a kernel."""
-    if codes.device.type == "cpu":
-        return functional.unpack_cells(codes, layout)
-    return reference.unpack_cells(codes, layout)
 
 
 def is_run(path: Path) -> bool:

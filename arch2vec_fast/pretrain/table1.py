@@ -16,7 +16,7 @@ from typing import Any
 
 from arch2vec_fast import spaces
 from arch2vec_fast.models.recipes import Recipe
-from arch2vec_fast.pretrain.files import read_json, write_json
+from arch2vec_fast._files import read_json, write_json
 from arch2vec_fast.pretrain.loop import pretrain
 from arch2vec_fast.pretrain.metrics import evaluate
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from arch2vec_fast.models.decoder import Decoded
+from arch2vec_fast.models.dense import unpack
 from arch2vec_fast.models.gin_vae import AutoencoderBase
 from arch2vec_fast.pretrain.objective import objective
-from arch2vec_fast.pretrain.run import unpack
 from arch2vec_fast.spaces import CellBatch
 
 

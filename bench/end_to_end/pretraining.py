@@ -27,10 +27,10 @@ import torch
 
 from arch2vec_fast import spaces
 from arch2vec_fast.models import Recipe, build_model
+from arch2vec_fast.models.dense import unpack
 from arch2vec_fast.models.inference import inference_encoder
 from arch2vec_fast.pretrain import Run
 from arch2vec_fast.pretrain.loop import Trainer
-from arch2vec_fast.pretrain.run import unpack
 from bench.harness import paired, write
 
 _CELLS_A_TURN = 32 * 100
