@@ -2,7 +2,8 @@
 """Pretraining: the loop, its run directory, the objective and the quality measures."""
 
 from arch2vec_fast.pretrain.loop import Interrupted, pretrain, train
+from arch2vec_fast.pretrain.metrics import evaluate
 from arch2vec_fast.pretrain.objective import objective
 from arch2vec_fast.pretrain.run import Run
 
-__all__ = ["Interrupted", "Run", "objective", "pretrain", "train"]
+__all__ = ["Interrupted", "Run", "evaluate", "objective", "pretrain", "train"]
