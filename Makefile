@@ -61,10 +61,11 @@ $(VENV)/installed: $(VENV)/torch $(NATIVE)
 	$(PIP) install -q --no-build-isolation -e '.[report]'
 	@touch $@
 
+# The extras of what is installed already: nothing is built again and the package is not looked for elsewhere.
 $(VENV)/test-tools: $(VENV)/installed
-	$(PIP) install -q --no-build-isolation -e '.[test]'
+	$(PIP) install -q 'arch2vec-fast[test]'
 	@touch $@
 
 $(VENV)/lint-tools: $(VENV)/installed
-	$(PIP) install -q --no-build-isolation -e '.[test,lint]'
+	$(PIP) install -q 'arch2vec-fast[test,lint]'
 	@touch $@
