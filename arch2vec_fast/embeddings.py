@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from arch2vec_fast._files import read_tensors, read_torch, write_tensors, write_torch
+from arch2vec_fast._progress import Progress
 from arch2vec_fast.models.dense import unpack
 from arch2vec_fast.models.gin_vae import AutoencoderBase
 from arch2vec_fast.models.inference import inference_encoder
-from arch2vec_fast._files import read_tensors, read_torch, write_tensors, write_torch
-from arch2vec_fast._progress import Progress
 from arch2vec_fast.spaces import CellBatch, CellLayout
 
 if TYPE_CHECKING:

@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from arch2vec_fast._files import atomic_file
 from arch2vec_fast.analysis import page
 from arch2vec_fast.analysis.draw import draw_cell, legend
 from arch2vec_fast.analysis.projection import METHODS, project
 from arch2vec_fast.embeddings import embed
 from arch2vec_fast.models.decoder import Decoded
-from arch2vec_fast.pretrain.decoding import legal_cells, raw_cells
-from arch2vec_fast._files import atomic_file
-from arch2vec_fast.pretrain.metrics import evaluate, sample_decoded
 from arch2vec_fast.models.dense import unpack
+from arch2vec_fast.pretrain.decoding import legal_cells, raw_cells
+from arch2vec_fast.pretrain.metrics import evaluate, sample_decoded
 from arch2vec_fast.pretrain.run import Run
 from arch2vec_fast.spaces import CellBatch, CellSpace
 

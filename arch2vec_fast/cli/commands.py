@@ -32,9 +32,9 @@ def pretrain_command(
 ) -> None:
     """Train, then say where the run lies and how well it reconstructs."""
     from arch2vec_fast import spaces
+    from arch2vec_fast._files import read_cells
     from arch2vec_fast.models import Recipe
     from arch2vec_fast.pretrain import Interrupted, pretrain
-    from arch2vec_fast._files import read_cells
 
     space = spaces.get(space_name)
     recipe = Recipe.get(recipe_name, space.name)
@@ -127,9 +127,9 @@ def embed_command(
     as_json: bool,
 ) -> None:
     """Embed and write; `export` adds the released format beside it."""
+    from arch2vec_fast._files import read_cells
     from arch2vec_fast.embeddings import embed
     from arch2vec_fast.pretrain import Run
-    from arch2vec_fast._files import read_cells
     from arch2vec_fast.pretrain.loop import check_device
 
     if export not in (None, "released"):
@@ -193,9 +193,9 @@ def evaluate_command(
     as_json: bool,
 ) -> None:
     """Measure, keep evaluation.json in the run directory, print."""
+    from arch2vec_fast._files import write_json
     from arch2vec_fast.cli.tables import evaluation_tables
     from arch2vec_fast.pretrain import Run
-    from arch2vec_fast._files import write_json
     from arch2vec_fast.pretrain.metrics import evaluate
 
     run = Run.load(run_path)

@@ -22,12 +22,12 @@ _STEPS = 5
 def demo_command(out: Path, *, quick: bool, as_json: bool) -> None:
     """Enumerate, pretrain, embed, evaluate, report."""
     from arch2vec_fast import spaces
+    from arch2vec_fast._files import write_json
     from arch2vec_fast.analysis.report import write_report
     from arch2vec_fast.cli.commands import check_writable, epochs, summarise
     from arch2vec_fast.cli.tables import evaluation_tables
     from arch2vec_fast.embeddings import embed
     from arch2vec_fast.pretrain import Interrupted, pretrain
-    from arch2vec_fast._files import write_json
     from arch2vec_fast.pretrain.metrics import evaluate
 
     check_writable(out)

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from arch2vec_fast import spaces
+from arch2vec_fast._files import read_torch, write_torch
 from arch2vec_fast.compat.models import GIN, Model
 from arch2vec_fast.compat.objectives import configs
-from arch2vec_fast._files import read_torch, write_torch
 
 _ENTRIES: dict[str, Any] = {
     "epoch": int,

@@ -23,10 +23,6 @@ import torch
 from torch import Tensor
 
 from arch2vec_fast import spaces
-from arch2vec_fast.models.dense import unpack
-from arch2vec_fast.models.gin_vae import AutoencoderBase
-from arch2vec_fast.models.prior import LatentMoments, LatentPrior
-from arch2vec_fast.models.recipes import Recipe
 from arch2vec_fast._files import (
     append_line,
     keep_lines,
@@ -34,8 +30,12 @@ from arch2vec_fast._files import (
     write_tensors,
     write_torch,
 )
-from arch2vec_fast.pretrain.objective import objective
 from arch2vec_fast._progress import Progress
+from arch2vec_fast.models.dense import unpack
+from arch2vec_fast.models.gin_vae import AutoencoderBase
+from arch2vec_fast.models.prior import LatentMoments, LatentPrior
+from arch2vec_fast.models.recipes import Recipe
+from arch2vec_fast.pretrain.objective import objective
 from arch2vec_fast.pretrain.run import Run, is_run, load_weights
 from arch2vec_fast.pretrain.validation import reconstruction
 from arch2vec_fast.spaces import CellBatch, CellSpace

@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import arch2vec_fast
+from arch2vec_fast._progress import Progress
 from arch2vec_fast.models.decoder import Decoded
 from arch2vec_fast.models.dense import unpack
 from arch2vec_fast.models.gin_vae import AutoencoderBase
 from arch2vec_fast.models.prior import LatentPrior
 from arch2vec_fast.pretrain.decoding import legal_cells, raw_cells
-from arch2vec_fast._progress import Progress
 from arch2vec_fast.pretrain.run import Run
 from arch2vec_fast.pretrain.validation import accuracies
 from arch2vec_fast.spaces import CellBatch, CellSpace

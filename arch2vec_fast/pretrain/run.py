@@ -25,10 +25,6 @@ import torch
 from torch import Tensor
 
 from arch2vec_fast import spaces
-from arch2vec_fast.models.dense import unpack
-from arch2vec_fast.models.gin_vae import AutoencoderBase, build_model
-from arch2vec_fast.models.prior import LatentPrior
-from arch2vec_fast.models.recipes import Recipe
 from arch2vec_fast._files import (
     read_cells,
     read_json,
@@ -37,6 +33,10 @@ from arch2vec_fast._files import (
     write_cells,
     write_json,
 )
+from arch2vec_fast.models.dense import unpack
+from arch2vec_fast.models.gin_vae import AutoencoderBase, build_model
+from arch2vec_fast.models.prior import LatentPrior
+from arch2vec_fast.models.recipes import Recipe
 from arch2vec_fast.spaces import CellBatch, CellSpace
 
 _FORMAT = 1

@@ -15,8 +15,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from arch2vec_fast import spaces
-from arch2vec_fast.models.recipes import Recipe
 from arch2vec_fast._files import read_json, write_json
+from arch2vec_fast.models.recipes import Recipe
 from arch2vec_fast.pretrain.loop import pretrain
 from arch2vec_fast.pretrain.metrics import evaluate
 

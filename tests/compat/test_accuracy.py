@@ -3,11 +3,11 @@
 
 import pytest
 import torch
-from released import SPACES, load_golden
 from torch import Tensor
 from torch.testing import assert_close
 
 from arch2vec_fast import compat
+from released import SPACES, load_golden
 
 NUM_OPS = {"nasbench101": 5, "nasbench201": 7}
 CONFIG = compat.configs[4]

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from released import batch, load_golden
 from torch import nn
 
 from arch2vec_fast import compat
 from arch2vec_fast.models import GinVae, Recipe
 from arch2vec_fast.spaces import CellLayout
+from released import batch, load_golden
 
 CONFIG = compat.configs[4]
 

@@ -6,13 +6,13 @@ import pickle
 
 import pytest
 import torch
-from released import BATCH, NOISY_STEPS, SPACES, STEPS, ReleasedTwin, batch, load_golden
 from torch import Tensor
 from torch.testing import assert_close
 
 from arch2vec_fast import compat
 from arch2vec_fast.models import GinVae, Recipe
 from arch2vec_fast.spaces import CellLayout
+from released import BATCH, NOISY_STEPS, SPACES, STEPS, ReleasedTwin, batch, load_golden
 
 NUM_OPS = {"nasbench101": 5, "nasbench201": 7}
 CONFIG = compat.configs[4]

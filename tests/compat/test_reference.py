@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from released import SPACES, load_golden
 from torch import Tensor, nn
 
 from arch2vec_fast import compat
+from released import SPACES, load_golden
 
 NUM_OPS = {"nasbench101": 5, "nasbench201": 7}
 STEPS, BATCH = 30, 32

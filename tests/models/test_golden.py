@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from released import NOISY_STEPS, SPACES, STEPS, ReleasedTwin, batch, load_golden
 from torch import Tensor
 from torch.testing import assert_close
 
 from arch2vec_fast.models import GinVae, Recipe
 from arch2vec_fast.pretrain.objective import objective
 from arch2vec_fast.spaces import CellLayout
+from released import NOISY_STEPS, SPACES, STEPS, ReleasedTwin, batch, load_golden
 
 LAYOUTS = {
     "nasbench101": CellLayout(7, 5),

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from arch2vec_fast import spaces
+from arch2vec_fast._files import read_cells, write_cells
 from arch2vec_fast.models import PRIORS, Recipe
 from arch2vec_fast.pretrain import Run, pretrain
-from arch2vec_fast._files import read_cells, write_cells
 from arch2vec_fast.spaces import CellBatch, CellLayout
 
 SPACE = spaces.get("nasbench201")
