@@ -54,8 +54,8 @@ figcaption { font-size: 13px; line-height: 1.45; color: var(--soft); margin-top:
   overflow-wrap: anywhere }
 @media (max-width: 640px) { figure { width: 100% } figure .pair { flex-wrap: wrap } }
 svg.cell { display: block; flex: none; color: var(--ink) }
-.tag { display: inline-block; white-space: nowrap; border-radius: 99px; padding: 1px 9px;
-  font-size: 12.5px; font-weight: 600; background: var(--chip); margin-right: 6px }
+.tag { display: table; white-space: nowrap; margin-bottom: 4px; border-radius: 99px;
+  padding: 1px 9px; font-size: 12.5px; font-weight: 600; background: var(--chip) }
 .tag.good { color: var(--good) } .tag.bad { color: var(--bad) }
 .legend { display: flex; flex-wrap: wrap; gap: 6px 16px; margin: 10px 0 0; padding: 0;
   list-style: none; font-size: 14px; color: var(--soft) }

@@ -29,10 +29,12 @@ from arch2vec_fast.pretrain.decoding import legal_cells, raw_cells
 from arch2vec_fast.pretrain.metrics import evaluate, sample_decoded
 from arch2vec_fast.pretrain.run import Run
 from arch2vec_fast.spaces import CellBatch, CellSpace
+from arch2vec_fast.spaces.nasbench201 import NasBench201
 
 _MAP_POINTS = 20_000
 _TSNE_POINTS = 3_000
 _DRAWN = 4
+_LOSS_FLOOR = 1e-4  # nats; below it a log scale shows noise only
 _PARAMETERS = "M parameters"
 _NEIGHBOURS = 3
 
@@ -229,7 +231,13 @@ def _curves(run: Run) -> list[dict[str, Any]]:
     colours = {"loss": "#2457d6", "node": "#c2410c", "edge": "#0f9d6a", "kl": "#a855f7"}
     names = {"loss": "loss", "node": "operations", "edge": "edges", "kl": "KL"}
     loss = [
-        _line(steps, [max(line[part], 1e-7) for line in train], names[part], colour)
+        _line(
+            steps,
+            [max(line[part], _LOSS_FLOOR) for line in train],
+            names[part],
+            colour,
+            width=2.5 if part == "loss" else 1.2,
+        )
         for part, colour in colours.items()
         if any(line[part] > 0 for line in train)
     ]
@@ -256,9 +264,9 @@ def _curves(run: Run) -> list[dict[str, Any]]:
 
 
 def _line(
-    x: list[float], y: list[float], name: str, colour: str, mode: str = "lines"
+    x: list[float], y: list[float], name: str, colour: str, mode: str = "lines", width: float = 2
 ) -> dict[str, Any]:
-    style = {"color": colour, "width": 2}
+    style = {"color": colour, "width": width}
     return {"type": "scatter", "mode": mode, "x": x, "y": y, "name": name, "line": style}
 
 
@@ -297,8 +305,8 @@ def _map(subset: _Subset, space: CellSpace, method: str, seed: int) -> dict[str,
     logarithmic = 0 < 30 * smallest < largest
     colour = np.log10(subset.sizes) if logarithmic else subset.sizes
     text = [
-        f"{_wrap(escape(space.describe(cell), quote=False))}<br>{subset.size(index)}"
-        for index, cell in enumerate(subset.cells)
+        f"{_wrap(escape(name, quote=False))}<br>{subset.size(index)}"
+        for index, name in enumerate(_describe(subset.cells, space))
     ]
     bar: dict[str, Any] = {"title": {"text": subset.unit, "side": "right"}, "thickness": 14}
     if logarithmic:
@@ -322,6 +330,13 @@ def _map(subset: _Subset, space: CellSpace, method: str, seed: int) -> dict[str,
 # Every colour stands out on white and on black.
 _SCALE = [[0.0, "#5b6ee1"], [0.35, "#1fa3a3"], [0.7, "#e0a526"], [1.0, "#e0482d"]]
 _TICKS = [base * 10**power for power in range(-3, 4) for base in (1, 2, 5)]
+
+
+def _describe(cells: CellBatch, space: CellSpace) -> list[str]:
+    """One line a cell; in one call where the space can."""
+    if isinstance(space, NasBench201):
+        return space.to_string(cells)
+    return [space.describe(cell) for cell in cells]
 
 
 def _wrap(text: str, width: int = 60) -> str:
