@@ -260,7 +260,7 @@ def demo(
 ) -> None:
     """NAS-Bench-201 from nothing to embeddings, their quality and a report.
 
-    Takes two or three minutes on two CPU cores; --quick less than one.
+    Takes about a minute on two free CPU cores, up to three on slow ones.
 
     Example: arch2vec-fast demo
     """
