@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """CellSpace: a set of cells that can be enumerated, streamed, sampled, mutated and judged.
 
-The class serves any user-defined space of up to 16 nodes as it stands, and is what the benchmark spaces
-build on: they replace the methods for which they have a better answer, nothing else.
+The class serves any user-defined space of up to 16 nodes as it stands, and is what the benchmark
+spaces build on: they replace the methods for which they have a better answer, nothing else.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ class CellSpace:
     num_nodes
         N, 2..16.
     op_names
-        Names of the F operation types in the order of their indices: first the inputs, then the inner
-        operations, last the output.
+        Names of the F operation types in the order of their indices: first the inputs, then the
+        inner operations, last the output.
     name
         For messages and file names.
     input_ops
-        The first of ``op_names``; each labels exactly one node at the front, into which nothing flows.
-        Empty for a space without marked inputs.
+        The first of ``op_names``; each labels exactly one node at the front, into which nothing
+        flows. Empty for a space without marked inputs.
     output_op
-        The last of ``op_names``; labels exactly the last present node, out of which nothing flows. None
-        for a space without a marked output.
+        The last of ``op_names``; labels exactly the last present node, out of which nothing flows.
+        None for a space without a marked output.
     max_edges
         Most edges of a cell; default no limit.
     variable_size
         Whether cells may have fewer than N nodes (the rest absent, at the end).
     allow_dangling
-        By default every node but an input needs a predecessor and every node but the output a successor
-        (where the space has inputs, respectively an output); True drops that.
+        By default every node but an input needs a predecessor and every node but the output a
+        successor (where the space has inputs, respectively an output); True drops that.
     rule
         A further condition, a function from a ``CellBatch`` to a bool mask ``[B]``. It must give
         isomorphic cells the same answer.
@@ -194,8 +194,8 @@ class CellSpace:
         """The classes of ``enumerate`` in batches of at most ``chunk_size``, in constant memory.
 
         Orderly generation: a cell is emitted when it is its own canonical form, so nothing that was
-        emitted has to be remembered. The order is fixed, by number of nodes, but within one size not by
-        code. One thread; the GIL is released.
+        emitted has to be remembered. The order is fixed, by number of nodes, but within one size
+        not by code. One thread; the GIL is released.
         """
         if chunk_size < 1:
             raise ValueError(f"chunk_size: {chunk_size}; give at least 1")
@@ -215,10 +215,10 @@ class CellSpace:
         """``count`` independent cells, uniform over the labelled encodings of the space.
 
         A class with more topological labelings is drawn more often; spaces that know their classes
-        (NAS-Bench-101) draw uniformly over those. Cells are drawn with at most ``max_edges`` edges and
-        rejected until they satisfy the space, so a space that few such cells satisfy is refused with a
-        ValueError after a million draws for one cell. Deterministic in ``seed``, on any number of
-        cores; the first cells of a longer sample are those of a shorter one.
+        (NAS-Bench-101) draw uniformly over those. Cells are drawn with at most ``max_edges`` edges
+        and rejected until they satisfy the space, so a space that few such cells satisfy is refused
+        with a ValueError after a million draws for one cell. Deterministic in ``seed``, on any
+        number of cores; the first cells of a longer sample are those of a shorter one.
         """
         _arrays.require_count(count)
         seed = _arrays.require_seed(seed)
@@ -249,10 +249,10 @@ class CellSpace:
     def mutate(self, cells: CellBatch, *, seed: int) -> CellBatch:
         """A random neighbour of each cell: one edit, valid again, not isomorphic to its parent.
 
-        Edits: add or remove an edge; change the operation of an inner node; where the size may vary,
-        split an edge by a new inner node, or take an inner node out and join its predecessors to its
-        successors. Uniform over the edits of a cell whose result qualifies. Cell i depends on
-        ``seed``, i and the cell alone.
+        Edits: add or remove an edge; change the operation of an inner node; where the size may
+        vary, split an edge by a new inner node, or take an inner node out and join its predecessors
+        to its successors. Uniform over the edits of a cell whose result qualifies. Cell i depends
+        on ``seed``, i and the cell alone.
 
         Raises ValueError for cells that are not valid themselves or have no neighbour.
         """
@@ -295,9 +295,9 @@ class CellSpace:
     def validity(self, cells: CellBatch, *, rule: str = "strict") -> NDArray[np.uint8]:
         """Reason code of each cell, uint8 ``[B]``; 0 is valid, ``reasons`` has the words.
 
-        Any representable cell is judged, decoded junk included. ``rule="strict"`` asks for the exact
-        form of the space; ``"released"`` repeats the released arch2vec code's check, which only the
-        benchmark spaces have, and is the same here.
+        Any representable cell is judged, decoded junk included. ``rule="strict"`` asks for the
+        exact form of the space; ``"released"`` repeats the released arch2vec code's check, which
+        only the benchmark spaces have, and is the same here.
         """
         self._check_rule(rule)
         self._checked(cells)
@@ -319,7 +319,8 @@ class CellSpace:
 
     def is_valid(self, cells: CellBatch, *, rule: str = "strict") -> NDArray[np.bool_]:
         """``validity(...) == 0``, bool ``[B]``."""
-        return self.validity(cells, rule=rule) == 0
+        valid: NDArray[np.bool_] = self.validity(cells, rule=rule) == 0
+        return valid
 
     def _require_valid(self, cells: CellBatch) -> None:
         reasons = self.validity(cells)
@@ -330,7 +331,7 @@ class CellSpace:
             )
 
     def simplify(self, cells: CellBatch) -> CellBatch:
-        """The smallest cell the benchmark holds equal to each; here every cell stands for itself."""
+        """The smallest cell the benchmark holds equal to each; here each stands for itself."""
         return self._checked(cells)
 
     def num_parameters(self, cells: CellBatch) -> NDArray[np.int64]:
@@ -350,7 +351,7 @@ class CellSpace:
         return CellBatch.from_dense(_arrays.as_array(matrix, "matrix")[None], labels, self.layout)
 
     def to_matrix(self, cell: CellBatch) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-        """The inverse of ``from_matrix``: matrix and names of the nodes up to the last present one."""
+        """Inverse of ``from_matrix``: matrix and names of nodes up to the last present one."""
         if len(self._checked(cell)) != 1:
             raise ValueError(f"cell: expected one cell, got {len(cell)}; index the batch first")
         adjacency, node_ops = cell.to_dense()
@@ -362,7 +363,5 @@ class CellSpace:
     def describe(self, cell: CellBatch) -> str:
         """One line: the operations by node, then the edges."""
         matrix, names = self.to_matrix(cell)
-        edges = " ".join(
-            f"{x}>{y}" for y in range(len(names)) for x in range(y) if matrix[x, y]
-        )
+        edges = " ".join(f"{x}>{y}" for y in range(len(names)) for x in range(y) if matrix[x, y])
         return f"{', '.join(names)}; {edges}"

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """CellBatch: B packed cells that slice and concatenate like one array.
 
-A cell is a handful of bits (see ``layout.py``), so a batch is an int64 array ``[B, W]`` and everything
-structural works on it in C++. Whole NAS-Bench-101 takes 3.4 MB this way; dense float32 takes 142 MB.
+A cell is a handful of bits (see ``layout.py``), so a batch is an int64 array ``[B, W]`` and
+everything structural works on it in C++. Whole NAS-Bench-101 takes 3.4 MB this way; dense float32
+takes 142 MB.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ class CellBatch:
 
     Notes
     -----
-    Any upper-triangular labelled graph can be held, legal in its search space or not: an absent node
-    between present ones, edges at absent nodes, an input in the middle. ``CellSpace.validity`` judges.
+    Any upper-triangular labelled graph can be held, legal in its search space or not:
+    an absent node between present ones, edges at absent nodes, an input in the middle.
+    ``CellSpace.validity`` judges.
 
     Examples
     --------
@@ -96,7 +98,8 @@ class CellBatch:
         adjacency
             ``[B, N, N]`` of any numeric dtype, row = source, upper triangular, only 0 and 1.
         node_ops
-            Integers ``[B, N]`` with -1 for an absent node, or one-hot ``[B, N, F]`` with a zero row.
+            Integers ``[B, N]`` with -1 for an absent node, or one-hot ``[B, N, F]`` with a zero
+            row.
         layout
             The layout to pack for; cells with fewer nodes are padded with absent nodes at the end.
 
@@ -117,7 +120,7 @@ class CellBatch:
         missing = layout.num_nodes - matrix.shape[1]
         if missing < 0:
             raise ValueError(
-                f"adjacency: {matrix.shape[1]} nodes are more than the layout's {layout.num_nodes}; "
+                f"adjacency: {matrix.shape[1]} nodes are more than the {layout.num_nodes} of the layout; "
                 "use a larger layout"
             )
         if missing > 0:
@@ -144,10 +147,10 @@ class CellBatch:
         records: Mapping[str, Mapping[str, Any]] | Iterable[Mapping[str, Any]],
         layout: CellLayout | None = None,
     ) -> Self:
-        """Reads the released code's records: ``module_adjacency`` and one-hot ``module_operations``.
+        """Reads released records: ``module_adjacency`` and one-hot ``module_operations``.
 
-        ``records`` is the parsed ``data.json``, a mapping of "0", "1", ... to records, or a sequence of
-        them. Without ``layout`` the sizes of the first record are taken.
+        ``records`` is the parsed ``data.json``, a mapping of "0", "1", ... to records, or a
+        sequence of them. Without ``layout`` the sizes of the first record are taken.
         """
         rows = list(records.values() if isinstance(records, Mapping) else records)
         if not rows and layout is None:
@@ -157,19 +160,21 @@ class CellBatch:
             node_ops = np.asarray([row["module_operations"] for row in rows])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                "records: every record needs a module_adjacency and a module_operations of one size "
+                "records: each needs a module_adjacency and a module_operations of one size "
                 f"({error}); is this the released data.json?"
             ) from None
         if not rows:
             assert layout is not None
             return cls._trusted(np.empty((0, layout.words), np.int64), layout)
-        if adjacency.ndim != 3 or node_ops.ndim != 3:
-            raise ValueError("records: module_adjacency and one-hot module_operations must be matrices")
+        if adjacency.ndim != 3 or node_ops.ndim != 3 or adjacency.shape[1] != adjacency.shape[2]:
+            raise ValueError(
+                "records: module_adjacency must be a square matrix, module_operations one-hot rows"
+            )
         layout = layout or CellLayout(adjacency.shape[1], node_ops.shape[2])
         return cls.from_dense(adjacency, node_ops, layout)
 
     def to_json(self) -> dict[str, dict[str, Any]]:
-        """The released format: ``{"0": {"module_adjacency": ..., "module_operations": ...}, ...}``."""
+        """The released ``{"0": {"module_adjacency": ..., "module_operations": ...}, ...}``."""
         adjacency, node_ops = self.to_dense(one_hot=True)
         pairs = zip(adjacency.tolist(), node_ops.tolist(), strict=True)
         return {
@@ -183,7 +188,9 @@ class CellBatch:
         try:
             records = json.loads(Path(path).read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not a JSON file ({error}); is the download complete?") from None
+            raise ValueError(
+                f"{path}: not a JSON file ({error}); is the download complete?"
+            ) from None
         if not isinstance(records, Mapping | list):
             raise ValueError(f"{path}: expected a JSON object or list of cells")
         try:
@@ -287,9 +294,9 @@ class CellBatch:
     def canonical(self, *, threads: int = 0) -> Self:
         """One representative per isomorphism class.
 
-        Two cells get the same code exactly when a relabeling of the nodes that keeps labels and edges
-        takes one to the other. The representative is topologically ordered and places, at each
-        position, the smallest available (operation, predecessors); an absent node counts as an
+        Two cells get the same code exactly when a relabeling of the nodes that keeps labels and
+        edges takes one to the other. The representative is topologically ordered and places, at
+        each position, the smallest available (operation, predecessors); an absent node counts as an
         operation above all others, so absent nodes go last. Exact for every layout; microseconds a
         cell; the result does not depend on ``threads`` (0 = all cores).
         """
@@ -329,7 +336,7 @@ class CellBatch:
         backwards = np.tril(moved).any(axis=(1, 2))
         if backwards.any():
             raise ValueError(
-                f"permutations: cell {int(backwards.argmax())} would get an edge against the order; "
+                f"permutations: cell {int(backwards.argmax())} gets an edge against the order; "
                 "keep sources before targets"
             )
         return self.from_dense(moved, node_ops[rows, source], self._layout)
