@@ -34,7 +34,7 @@ def require_binary(value: ArrayLike, name: str) -> NDArray[np.uint8]:
         if bad.any():
             at = [int(i) for i in np.argwhere(bad)[0]]
             raise ValueError(
-                f"{name}: value {array[tuple(at)]} at {at}; only 0 and 1 are allowed, round it first"
+                f"{name}: value {array[tuple(at)]} at {at}; only 0 and 1 are allowed, round first"
             )
     return np.ascontiguousarray(array, dtype=np.uint8)
 
@@ -46,7 +46,7 @@ def node_labels(value: ArrayLike, num_op_types: int) -> NDArray[np.int16]:
         return _from_one_hot(require_binary(array, "node_ops"), num_op_types)
     if array.ndim != 2:
         raise ValueError(
-            f"node_ops: expected integers [B, N] or one-hot [B, N, F], got shape {list(array.shape)}"
+            f"node_ops: expected integers [B, N] or one-hot [B, N, F], got {list(array.shape)}"
         )
     labels = require_integers(array, "node_ops")
     bad = (labels < -1) | (labels >= num_op_types)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark spaces by name. Each lives in a module of its own, imported when first asked for."""
+"""The benchmark spaces by name. Each has a module of its own, imported when first asked for."""
 
 from functools import cache
 from importlib import import_module

@@ -193,9 +193,10 @@ class CellSpace:
     def stream(self, chunk_size: int = 65_536) -> Iterator[CellBatch]:
         """The classes of ``enumerate`` in batches of at most ``chunk_size``, in constant memory.
 
-        Orderly generation: a cell is emitted when it is its own canonical form, so nothing that was
-        emitted has to be remembered. The order is fixed, by number of nodes, but within one size
-        not by code. One thread; the GIL is released.
+        Cells grow node by node, and whether one is the chosen member of its class is decided from
+        the cell alone (canonical augmentation, McKay 1998), so nothing that was emitted has to be
+        remembered. The order is fixed, by number of nodes, but within one size not by code. One
+        thread; the GIL is released; microseconds a cell up to 16 nodes.
         """
         if chunk_size < 1:
             raise ValueError(f"chunk_size: {chunk_size}; give at least 1")

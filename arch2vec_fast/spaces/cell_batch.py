@@ -120,8 +120,8 @@ class CellBatch:
         missing = layout.num_nodes - matrix.shape[1]
         if missing < 0:
             raise ValueError(
-                f"adjacency: {matrix.shape[1]} nodes are more than the {layout.num_nodes} of the layout; "
-                "use a larger layout"
+                f"adjacency: {matrix.shape[1]} nodes are more than the layout's "
+                f"{layout.num_nodes}; use a larger layout"
             )
         if missing > 0:
             matrix = np.pad(matrix, ((0, 0), (0, missing), (0, missing)))
@@ -336,8 +336,8 @@ class CellBatch:
         backwards = np.tril(moved).any(axis=(1, 2))
         if backwards.any():
             raise ValueError(
-                f"permutations: cell {int(backwards.argmax())} gets an edge against the order; "
-                "keep sources before targets"
+                f"permutations: cell {int(backwards.argmax())} would get an edge against the "
+                "order; keep sources before targets"
             )
         return self.from_dense(moved, node_ops[rows, source], self._layout)
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sizes of a cell space and the bit positions that follow from them.
 
-A cell is stored as bits: the upper triangle of its adjacency, then one label field per node. This file
-only does the arithmetic; ``csrc/cells/packed_cell.h`` is the same arithmetic in C++ and the tests hold
-the two together.
+A cell is stored as bits: the upper triangle of its adjacency, then one label field per node. This
+file only does the arithmetic; ``csrc/cells/packed_cell.h`` is the same arithmetic in C++ and the
+tests hold the two together.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ MAX_OP_TYPES = 254
 class CellLayout:
     """Shape of a packed cell: N nodes, F operation types.
 
-    Bit ``x + y(y-1)/2`` is the edge ``x -> y`` (``x < y``); node ``v`` has ``op_bits`` bits starting at
-    ``edge_bits + v * op_bits`` that hold ``operation + 1``, 0 meaning that the node is absent. Bits are
-    counted from the low end of word 0.
+    Bit ``x + y(y-1)/2`` is the edge ``x -> y`` (``x < y``); node ``v`` has ``op_bits`` bits
+    starting at ``edge_bits + v * op_bits`` that hold ``operation + 1``, 0 meaning that the node is
+    absent. Bits are counted from the low end of word 0.
 
     Raises
     ------
@@ -44,7 +44,9 @@ class CellLayout:
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
             if not low <= value <= high:
-                raise ValueError(f"{name}: {value} is outside {low}..{high}; choose a smaller space")
+                raise ValueError(
+                    f"{name}: {value} is outside {low}..{high}; choose a smaller space"
+                )
 
     @property
     def edge_bits(self) -> int:

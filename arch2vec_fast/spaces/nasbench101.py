@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """NAS-Bench-101: 423,624 cells of up to seven nodes, nine edges and three operations.
 
-Everything structural of the benchmark is recomputed here, nothing is downloaded: its cells, its pruning,
-its names (md5 hashes) and their order, the labelling it stores, the size of its networks.
+Everything structural of the benchmark is recomputed here, nothing is downloaded: its cells, its
+pruning, its names (md5 hashes) and their order, the labelling it stores, the size of its networks.
 
 Source: Ying et al., "NAS-Bench-101", ICML 2019.
 """
@@ -25,9 +25,9 @@ _NUM_CELLS: Final = 423_624
 class NasBench101(CellSpace):
     """The NAS-Bench-101 space.
 
-    Two rules of validity: ``"released"`` is the benchmark's own, which prunes first; ``"strict"`` also
-    asks that pruning removes nothing. Cells are judged as decoded: the output is looked for at the last
-    present node.
+    Two rules of validity: ``"released"`` is the benchmark's own, which prunes first; ``"strict"``
+    also asks that pruning removes nothing. Cells are judged as decoded: the output is looked for at
+    the last present node.
 
     Examples
     --------
@@ -61,8 +61,9 @@ class NasBench101(CellSpace):
         """All 423,624 classes; computed once, then kept (3.4 MB).
 
         ``"canonical"``: canonical cells by number of nodes, then by code, a fraction of a second.
-        ``"official"``: the benchmark's own iteration order (sorted hash), each cell in the labelling
-        that the benchmark stores, so row i is entry i of the released ``data.json``; a few seconds.
+        ``"official"``: the benchmark's own iteration order (sorted hash), each cell in the
+        labelling that the benchmark stores, so row i is entry i of the released ``data.json``; a
+        few seconds.
         """
         self._check_order(order, ("canonical", "official"))
         if self._canonical is None:
@@ -121,8 +122,8 @@ class NasBench101(CellSpace):
     def nasbench_hash(self, cells: CellBatch) -> list[str]:
         """The benchmark's name of each cell, 32 hexadecimal digits.
 
-        Cells are pruned first, so any encoding of a cell has its name; raises ValueError for one the
-        benchmark would refuse.
+        Cells are pruned first, so any encoding of a cell has its name; raises ValueError for one
+        the benchmark would refuse.
         """
         text = _cells.nasbench101_hash(self._pruned_valid(cells).codes).tobytes().hex()
         return [text[i : i + 32] for i in range(0, len(text), 32)]
@@ -130,14 +131,15 @@ class NasBench101(CellSpace):
     def num_parameters(self, cells: CellBatch) -> NDArray[np.int64]:
         """Trainable parameters of the benchmark's CIFAR-10 network, int64 ``[B]``.
 
-        Stem of 128 channels, three stacks of three cells, channels doubled from stack to stack. Where
-        the output's channels do not divide among its inputs the benchmark favours low node numbers, so
-        the count is made on its own labelling, whatever the one given. Cells are pruned first.
+        Stem of 128 channels, three stacks of three cells, channels doubled from stack to stack.
+        Where the output's channels do not divide among its inputs the benchmark favours low node
+        numbers, so the count is made on its own labelling, whatever the one given. Cells are pruned
+        first.
         """
         return _cells.nasbench101_num_parameters(self._pruned_valid(cells).codes)
 
     def index_of(self, cells: CellBatch, order: str = "canonical") -> NDArray[np.int64]:
-        """Row of each cell in ``enumerate(order)``, int64 ``[B]``; any encoding of the cell will do."""
+        """Row of each cell in ``enumerate(order)``, int64 ``[B]``; any encoding will do."""
         table = self.enumerate(order).canonical().codes[:, 0]
         codes = self._pruned_valid(cells).canonical().codes[:, 0]
         rows = np.argsort(table, kind="stable")

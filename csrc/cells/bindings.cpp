@@ -2,8 +2,8 @@
 //
 // Python module arch2vec_fast._cells: numpy arrays in and out, no torch.
 //
-// The functions are private to arch2vec_fast.spaces, which checks user input and words the errors; here
-// only shapes are checked, so that no call can read out of bounds. Long loops release the GIL.
+// The functions are private to arch2vec_fast.spaces, which checks user input and words the errors;
+// here only shapes are checked, so that no call can read out of bounds. Long loops release the GIL.
 
 #include <pybind11/pybind11.h>
 

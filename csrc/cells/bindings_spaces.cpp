@@ -30,8 +30,7 @@ void check_length(const py::array& array, std::int64_t count, const char* name) 
 }
 
 CodeArray codes_from(const std::vector<std::uint64_t>& rows, const CellLayout& layout) {
-  CodeArray out = make_codes(
-      static_cast<std::int64_t>(rows.size()) / layout.words(), layout);
+  CodeArray out = make_codes(static_cast<std::int64_t>(rows.size()) / layout.words(), layout);
   if (!rows.empty()) std::memcpy(code_data(out), rows.data(), rows.size() * sizeof(rows[0]));
   return out;
 }

@@ -5,12 +5,14 @@
 //
 // Most cells never branch: at almost every position one candidate is smallest in (rank, predecessor
 // mask), or the tied ones are twins (same successors too), any of which will do. Only a tie between
-// non-twins calls for colours, which are therefore made on demand; only a tie in colours too branches.
-// A branch individualises the chosen node and refines again, and it is cut by
+// non-twins calls for colours, which are therefore made on demand; only a tie in colours too
+// branches. A branch individualises the chosen node and refines again, and it is cut by
 //   - comparing the sequence of keys so far with that of the best complete order;
-//   - automorphisms: a complete order equal to the best maps one branch onto another, so one of them
+//   - automorphisms: a complete order equal to the best maps one branch onto another, so one of
+//   them
 //     is enough there and in every enclosing branch whose prefix the automorphism fixes.
-// Colours are hashes. A collision merges classes, for all labelings alike, so it costs time, not truth.
+// Colours are hashes. A collision merges classes, for all labelings alike, so it costs time, not
+// truth.
 
 #include "canonical.h"
 
@@ -43,14 +45,15 @@ class Canonicaliser {
     Cell out;
     for (int p = 0; p < n_; ++p) {
       out.preds[p] = static_cast<std::uint16_t>(best_keys_[p]);
-      out.label[p] = static_cast<std::uint8_t>((best_keys_[p] >> 16) + 1);  // rank 255 wraps to absent
+      out.label[p] =
+          static_cast<std::uint8_t>((best_keys_[p] >> 16) + 1);  // rank 255 wraps to absent
     }
     return out;
   }
 
  private:
-  // One open branching point: candidates that tie in everything, joined into orbits as automorphisms
-  // are found.
+  // One open branching point: candidates that tie in everything, joined into orbits as
+  // automorphisms are found.
   struct Branch {
     int position;
     std::uint32_t candidates;
@@ -84,7 +87,8 @@ class Canonicaliser {
           static_cast<std::uint16_t>(mapped_[std::countr_zero(m)] & ~bit(p));
   }
 
-  // Unplaced nodes whose predecessors are all placed and whose key is smallest, one per set of twins.
+  // Unplaced nodes whose predecessors are all placed and whose key is smallest, one per set of
+  // twins.
   std::uint32_t smallest_available(std::uint32_t& smallest) const {
     std::uint32_t tied = 0;
     smallest = ~0u;
@@ -260,7 +264,8 @@ class Canonicaliser {
   void join(Branch& here, const int* image) const {
     for (std::uint32_t m = here.candidates; m != 0; m &= m - 1) {
       const int v = std::countr_zero(m);
-      const int w = twin(here.candidates, image[v]);  // the image itself, or the twin that stands for it
+      const int w =
+          twin(here.candidates, image[v]);  // the image itself, or the twin that stands for it
       if (w >= 0) here.parent[here.root(v)] = static_cast<std::uint8_t>(here.root(w));
     }
   }

@@ -40,8 +40,8 @@ std::string pack_dense(const CellLayout& layout, const std::uint8_t* adjacency,
     }
     for (int v = 0; v < n; ++v) {
       if (labels[v] < -1 || labels[v] >= layout.num_op_types)
-        return at_cell("node_ops", b) + " has operation " + std::to_string(labels[v]) + " at node " +
-               std::to_string(v) + "; use -1 (absent) to " +
+        return at_cell("node_ops", b) + " has operation " + std::to_string(labels[v]) +
+               " at node " + std::to_string(v) + "; use -1 (absent) to " +
                std::to_string(layout.num_op_types - 1);
       cell.label[v] = static_cast<std::uint8_t>(labels[v] + 1);
     }

@@ -14,8 +14,8 @@
 
 namespace a2v {
 
-// Packs B cells. Returns an empty string, or one line that says what is wrong with the first bad cell;
-// `codes` is then unspecified.
+// Packs B cells. Returns an empty string, or one line that says what is wrong with the first bad
+// cell; `codes` is then unspecified.
 std::string pack_dense(const CellLayout& layout, const std::uint8_t* adjacency,
                        const std::int16_t* node_ops, std::int64_t count, std::uint64_t* codes);
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// MD5 over eight messages a pass, with the compiler's vector extension: it becomes two SSE registers on
-// baseline x86-64, NEON pairs on arm64, one register where AVX2 is enabled, without a line of assembly.
-// The chain of 64 dependent steps has little parallelism of its own; two registers side by side fill it.
+// MD5 over eight messages a pass, with the compiler's vector extension: it becomes two SSE
+// registers on baseline x86-64, NEON pairs on arm64, one register where AVX2 is enabled, without a
+// line of assembly. The chain of 64 dependent steps has little parallelism of its own; two
+// registers side by side fill it.
 
 #include "md5.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// MD5 (RFC 1321) of many short messages at once. The benchmark names its cells by nested MD5 sums, 57 a
-// cell; one message after another would keep the whole enumeration waiting for seconds.
+// MD5 (RFC 1321) of many short messages at once. The benchmark names its cells by nested MD5 sums,
+// 57 a cell; one message after another would keep the whole enumeration waiting for seconds.
 
 #pragma once
 
@@ -20,8 +20,8 @@ struct Md5Job {
   std::uint8_t* digest;
 };
 
-// Pads `length` bytes in place as the RFC asks and returns the number of blocks. The buffer must hold
-// length + 72 bytes.
+// Pads `length` bytes in place as the RFC asks and returns the number of blocks. The buffer must
+// hold length + 72 bytes.
 int md5_pad(std::uint8_t* message, std::size_t length);
 
 // Hashes all jobs, those of one length together, so that lanes run full.

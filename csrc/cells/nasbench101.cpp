@@ -86,8 +86,8 @@ std::int64_t conv_bn(std::int64_t size, std::int64_t in, std::int64_t out) {
   return size * size * in * out + 2 * out;
 }
 
-// Channels of each node: those that feed the output share its channels, the remainder going to the first
-// of them; any other node has as many as its widest successor.
+// Channels of each node: those that feed the output share its channels, the remainder going to the
+// first of them; any other node has as many as its widest successor.
 void vertex_channels(const Cell& cell, int nodes, std::int64_t in, std::int64_t out,
                      std::int64_t* channels) {
   const int last = nodes - 1;

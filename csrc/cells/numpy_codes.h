@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What every binding of the cell core needs: codes [B,W] int64 in and out of numpy, checked once here.
+// What every binding of the cell core needs: codes [B,W] int64 in and out of numpy, checked once
+// here.
 
 #pragma once
 
@@ -41,8 +42,8 @@ struct CodesView {
 inline CodesView view_codes(const CodeArray& codes, int num_nodes, int num_op_types) {
   CodesView view{make_layout(num_nodes, num_op_types)};
   if (codes.ndim() != 2 || codes.shape(1) != view.layout.words())
-    throw std::invalid_argument("codes: expected shape [B, " +
-                                std::to_string(view.layout.words()) + "] for this layout");
+    throw std::invalid_argument("codes: expected shape [B, " + std::to_string(view.layout.words()) +
+                                "] for this layout");
   view.data = reinterpret_cast<const std::uint64_t*>(codes.data());
   view.count = codes.shape(0);
   return view;

@@ -6,11 +6,11 @@
 //   field v = op_bits() bits      label of node v: operation index + 1, 0 = absent
 //
 // Node v's field starts at bit edge_bits() + v * op_bits(). Bit b lives in word b / 64 at position
-// b % 64; unused high bits are zero. Edges come column by column, so the predecessors of one node are
-// adjacent bits and a cell unpacks into N masks without a table.
+// b % 64; unused high bits are zero. Edges come column by column, so the predecessors of one node
+// are adjacent bits and a cell unpacks into N masks without a table.
 //
-// Header-only and free of torch and pybind11: the cell core, the torch operator that unpacks batches
-// and the sanitizer build of the tests include this one file.
+// Header-only and free of torch and pybind11: the cell core, the torch operator that unpacks
+// batches and the sanitizer build of the tests include this one file.
 
 #pragma once
 
@@ -38,8 +38,9 @@ struct CellLayout {
   constexpr bool operator==(const CellLayout&) const = default;
 };
 
-// A cell taken apart. `preds[v]` holds bit u for an edge u -> v (u < v); `label[v]` is 0 for an absent
-// node, otherwise operation index + 1. Entries at and beyond the layout's num_nodes are zero.
+// A cell taken apart. `preds[v]` holds bit u for an edge u -> v (u < v); `label[v]` is 0 for an
+// absent node, otherwise operation index + 1. Entries at and beyond the layout's num_nodes are
+// zero.
 struct Cell {
   std::uint16_t preds[kMaxNodes] = {};
   std::uint8_t label[kMaxNodes] = {};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Fork-join over an index range. Plain threads: batches here take milliseconds to seconds, so a pool
-// would buy nothing and would have to survive fork() in data loaders.
+// Fork-join over an index range. Plain threads: batches here take milliseconds to seconds, so a
+// pool would buy nothing and would have to survive fork() in data loaders.
 
 #pragma once
 
@@ -20,8 +20,8 @@ inline int num_threads(int requested) {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
-// Calls body(begin, end) for consecutive chunks of [0, count); chunks are handed out as threads become
-// free. The first exception is rethrown here after all threads have ended.
+// Calls body(begin, end) for consecutive chunks of [0, count); chunks are handed out as threads
+// become free. The first exception is rethrown here after all threads have ended.
 template <typename Body>
 void parallel_for(std::int64_t count, std::int64_t chunk, int threads, const Body& body) {
   const std::int64_t chunks = (count + chunk - 1) / chunk;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Random numbers by counter: the stream of item i depends on (seed, i, round) alone, so results do not
-// depend on the number of threads or on how a batch is cut.
+// Random numbers by counter: the stream of item i depends on (seed, i, round) alone, so results do
+// not depend on the number of threads or on how a batch is cut.
 //
-// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014); bounded
-// numbers by Lemire's multiplication with rejection, exactly uniform.
+// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014);
+// bounded numbers by Lemire's multiplication with rejection, exactly uniform.
 
 #pragma once
 

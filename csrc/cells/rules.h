@@ -2,8 +2,9 @@
 //
 // What a cell of a general space must look like, and which rule a given cell breaks first.
 //
-// Operation types are ordered: the inputs (one node each, at the front, nothing flows in), the inner
-// operations, the output if the space has one (a single node, the last present one, nothing flows out).
+// Operation types are ordered: the inputs (one node each, at the front, nothing flows in), the
+// inner operations, the output if the space has one (a single node, the last present one, nothing
+// flows out).
 
 #pragma once
 
@@ -35,12 +36,12 @@ struct SpaceRules {
 // In the order in which they are looked for. The Python space words them; keep the two in step.
 enum class RuleFault : std::uint8_t {
   kNone = 0,
-  kGap,            // an absent node before a present one
-  kAbsentEdge,     // an edge at an absent node
-  kSize,           // too few nodes
-  kInput,          // inputs not exactly at the front
-  kOutput,         // output not exactly the last present node
-  kBoundaryEdge,   // an edge into an input or out of the output
+  kGap,           // an absent node before a present one
+  kAbsentEdge,    // an edge at an absent node
+  kSize,          // too few nodes
+  kInput,         // inputs not exactly at the front
+  kOutput,        // output not exactly the last present node
+  kBoundaryEdge,  // an edge into an input or out of the output
   kTooManyEdges,
   kNoPredecessor,  // a node without predecessor that is no input
   kNoSuccessor,    // a node without successor that is not the output

@@ -45,9 +45,9 @@ class SizeTable {
 
   const Entry& draw(RandomStream& random) const {
     const double at = random.uniform() * entries_.back().cumulative;
-    const auto found = std::upper_bound(
-        entries_.begin(), entries_.end(), at,
-        [](double value, const Entry& entry) { return value < entry.cumulative; });
+    const auto found =
+        std::upper_bound(entries_.begin(), entries_.end(), at,
+                         [](double value, const Entry& entry) { return value < entry.cumulative; });
     return found == entries_.end() ? entries_.back() : *found;
   }
 
@@ -61,9 +61,8 @@ Cell draw_cell(const CellLayout& layout, const SpaceRules& rules, int nodes, int
   for (int v = 0; v < nodes; ++v) {
     int op = v;
     if (v >= rules.num_inputs)
-      op = rules.num_inputs +
-           static_cast<int>(random.below(static_cast<std::uint32_t>(
-               std::max(1, rules.num_inner_ops(layout)))));
+      op = rules.num_inputs + static_cast<int>(random.below(static_cast<std::uint32_t>(
+                                  std::max(1, rules.num_inner_ops(layout)))));
     if (rules.has_output && v == nodes - 1) op = layout.num_op_types - 1;
     cell.label[v] = static_cast<std::uint8_t>(op + 1);
   }
