@@ -158,9 +158,13 @@ class Trainer:
         self.codes = run.train_cells.to_torch(device)
         self.steps_per_epoch = math.ceil(len(self.codes) / self.recipe.batch_size)
         self.model: AutoencoderBase = run.new_model().to(device)
-        # foreach is equal to the released default to the last bit; fused is not.
+        # foreach is equal to the released default to the last bit; fused is faster, but is not.
+        exact = self.recipe.reduction == "released"
         self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=self.recipe.learning_rate, foreach=True
+            self.model.parameters(),
+            lr=self.recipe.learning_rate,
+            foreach=exact,
+            fused=not exact,
         )
         self.epoch = self.step = 0
         self.window, self.whole = _Window(), _Window()
@@ -211,7 +215,7 @@ class Trainer:
         loss, parts = objective(result, adjacency, node_ops, recipe)
         self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.grad_clip)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.grad_clip, foreach=True)
         self.optimizer.step()
         self.step += 1
 
