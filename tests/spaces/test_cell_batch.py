@@ -2,7 +2,10 @@
 """CellBatch and CellLayout: bits, conversions, array behaviour, refused input."""
 
 import json
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -157,6 +160,34 @@ def test_torch_round_trip() -> None:
     assert CellBatch.from_torch(tensor, DARTS) == cells
     tensor.zero_()
     assert cells == random_cells(DARTS, 5, seed=3)
+
+
+@dataclass
+class FakeData:
+    """What `torch_geometric.data.Data` keeps, so that the conversion is tested without it."""
+
+    x: torch.Tensor
+    edge_index: torch.Tensor
+
+
+def test_to_pyg_leaves_absent_nodes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("torch_geometric.data")
+    module.Data = FakeData  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch_geometric", ModuleType("torch_geometric"))
+    monkeypatch.setitem(sys.modules, "torch_geometric.data", module)
+    adjacency = np.zeros((1, 7, 7), np.uint8)
+    adjacency[0, 0, 1] = adjacency[0, 1, 2] = adjacency[0, 0, 2] = 1
+    labels = np.array([[0, 2, 4, -1, -1, -1, -1]])
+    (cell,) = CellBatch.from_dense(adjacency, labels, CellLayout(7, 5)).to_pyg()
+    assert cell.x.tolist() == [[1, 0, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 0, 1]]
+    assert cell.edge_index.T.tolist() == [[0, 1], [0, 2], [1, 2]]
+    assert (cell.x.dtype, cell.edge_index.dtype) == (torch.float32, torch.int64)
+
+
+def test_to_pyg_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_geometric", None)
+    with pytest.raises(ImportError, match="to_pyg needs torch_geometric: pip install"):
+        random_cells(CellLayout(7, 5), 1, 0).to_pyg()
 
 
 @given(cell_batches(max_nodes=6, max_op_types=3, max_cells=8))
