@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Argument checks of `functional` and `reference`: both refuse the same in the same words.
+"""Argument checks that several parts share, so that they refuse the same in the same words.
 
 Each check raises `TypeError` or `ValueError` with one line: `name: what was wrong; how to fix`.
 """
@@ -51,3 +51,24 @@ def check_cpu(name: str, tensor: Tensor) -> None:
             f"{name}: on {tensor.device}, but this version has kernels for the CPU only; "
             f"pass {name}.cpu() and move the results"
         )
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """The device, if it exists here; else a ValueError that names what there is."""
+    try:
+        device = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device: {device!r} is not a device; use cpu or cuda") from None
+    available = torch.cuda.is_available()
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not available):
+        have = f"cpu, cuda (x{torch.cuda.device_count()})" if available else "cpu"
+        raise ValueError(f"device: {device} is not available here; choose from {have}")
+    return device
+
+
+def check_seed(seed: int) -> None:
+    """Accepts an int of 0 .. 2^63 - 1, what every generator takes."""
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed: expected an int, got {type(seed).__name__}")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed: {seed} is outside 0 .. 2^63 - 1; choose another")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
@@ -35,7 +36,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         Path(name).replace(path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
-        if isinstance(error, (OSError, RuntimeError)):  # torch.save reports a full disk as either
+        if isinstance(error, OSError):
             raise OSError(f"{path}: could not be written ({error}); nothing was changed") from error
         raise
 
@@ -70,17 +71,21 @@ def append_line(path: Path, value: Any) -> None:
         raise OSError(f"{path}: could not be written ({error})") from error
 
 
+def read_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Lines of a file of JSON lines, raw and parsed; a line torn by a kill is left out."""
+    for raw in path.read_bytes().splitlines(keepends=True):
+        try:
+            line = json.loads(raw)
+        except ValueError:
+            continue
+        yield raw, line
+
+
 def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
     """Rewrite a file of JSON lines with those that `keep` accepts; a torn last line goes too."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_bytes().splitlines(keepends=True):
-        try:
-            if keep(json.loads(line)):
-                kept.append(line)
-        except ValueError:
-            continue
+    kept = [raw for raw, line in read_lines(path) if keep(line)]
     with atomic_file(path) as file:
         file.writelines(kept)
 
@@ -107,8 +112,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def write_torch(path: Path, value: Any) -> None:
     """Write with `torch.save`."""
+    buffer = io.BytesIO()  # torch.save hides the reason of a failed write; write() does not
+    torch.save(value, buffer)
     with atomic_file(path) as file:
-        torch.save(value, file)
+        file.write(buffer.getbuffer())
 
 
 def read_torch(path: Path) -> Any:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from arch2vec_fast._checks import check_device
 from arch2vec_fast._files import read_tensors, read_torch, write_tensors, write_torch
 from arch2vec_fast._progress import Progress
 from arch2vec_fast.models.dense import unpack
@@ -172,6 +174,7 @@ def embed(
         "recipe": run.recipe.name,
         "readout": run.recipe.readout,
         "seed": str(run.seed),
+        "epochs": str(run.epochs_done),
         "commit": str(run.config["commit"]),
     }
     return EmbeddingTable(vectors=vectors, cells=cells, metadata=metadata)
@@ -187,8 +190,10 @@ def embed_chunks(
     """Stream embeddings float32 [<=chunk_size, D], for spaces whose vectors exceed memory."""
     if chunk_size < 1:
         raise ValueError(f"chunk_size: {chunk_size} is below 1")
-    device = torch.device(device)
-    encoder = inference_encoder(model.to(device))
+    device = check_device(device)
+    if device != next(model.parameters()).device:
+        model = copy.deepcopy(model).to(device)  # the caller's model stays where it is
+    encoder = inference_encoder(model)
     for start in range(0, len(cells), chunk_size):
         codes = cells[start : start + chunk_size].to_torch(device)
         yield encoder(*unpack(codes, cells.layout)).cpu().numpy()

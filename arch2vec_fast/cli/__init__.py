@@ -35,6 +35,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             standalone_mode=False,
         )
     except KeyboardInterrupt:
+        print("arch2vec-fast: interrupted; nothing more was written", file=sys.stderr)
         return 130
     except Exception as error:
         message = _message(error)

@@ -127,18 +127,23 @@ def embed_command(
     as_json: bool,
 ) -> None:
     """Embed and write; `export` adds the released format beside it."""
+    from arch2vec_fast._checks import check_device
     from arch2vec_fast._files import read_cells
     from arch2vec_fast.embeddings import embed
     from arch2vec_fast.pretrain import Run
-    from arch2vec_fast.pretrain.loop import check_device
 
     if export not in (None, "released"):
         raise ValueError(f"export: unknown format {export!r}; the one there is is 'released'")
+    released = out.with_suffix(".pt")
+    if export == "released" and released == out:
+        raise ValueError(f"out: {out} is where the released format goes; choose another suffix")
     if cells_file is not None and whole_space:
         raise ValueError("space: cannot go with --cells; drop one")
     torch_device = check_device(device)
     run = Run.load(run_path)
+    warn_unfinished(run)
     check_writable(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
     cells: CellBatch | None = None
     if cells_file is not None:
         cells = read_cells(cells_file, run.space.layout)
@@ -150,7 +155,6 @@ def embed_command(
     table.save(out)
     written = [str(out)]
     if export == "released":
-        released = out.with_suffix(".pt")
         table.export_released(released, released_columns(table.cells, run.space))
         written.append(str(released))
     document = {
@@ -199,6 +203,7 @@ def evaluate_command(
     from arch2vec_fast.pretrain.metrics import evaluate
 
     run = Run.load(run_path)
+    warn_unfinished(run)
     result = evaluate(
         run, samples=samples, seed=seed, prior=prior, untrained=control, progress=True
     )
@@ -220,7 +225,9 @@ def report_command(
     from arch2vec_fast.pretrain import Run
 
     run = Run.load(run_path)
+    warn_unfinished(run)
     check_writable(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_report(run, out, samples=samples, projection=projection, seed=seed, progress=True)
     if as_json:
         write_document({"run": str(run_path), "report": str(out), "bytes": out.stat().st_size})
@@ -237,6 +244,18 @@ def doctor_command(*, as_json: bool) -> None:
         write_document(facts)
         return
     people().print(render(facts))
+
+
+def warn_unfinished(run: Run) -> None:
+    """Say on standard error that a run has epochs to go; its numbers are of the model as it is."""
+    _ = run.model  # a damaged checkpoint is an error, and says so first
+    done, planned = run.epochs_done, run.recipe.epochs
+    if done < planned:
+        people(stderr=True).print(
+            f"note: {escape(str(run.path))} is at epoch {done} of {planned}; "
+            "pretrain --resume finishes it",
+            soft_wrap=True,
+        )
 
 
 def check_writable(path: Path) -> None:

@@ -26,9 +26,9 @@ def table1_command(
     as_json: bool,
 ) -> None:
     """Run the jobs with an estimate of the time left; a Ctrl-C loses nothing."""
+    from arch2vec_fast._checks import check_device
     from arch2vec_fast.cli.commands import check_writable
     from arch2vec_fast.pretrain import Interrupted
-    from arch2vec_fast.pretrain.loop import check_device
     from arch2vec_fast.pretrain.table1 import Job, finished, jobs, run_jobs, summary
 
     table = jobs(spaces, methods, seeds)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from arch2vec_fast import spaces
+from arch2vec_fast._checks import check_device, check_seed
 from arch2vec_fast._files import (
     append_line,
     keep_lines,
@@ -74,7 +75,8 @@ def pretrain(
     recipe's rate: for the `best` recipe 3e-3 holds from B' = 128 to 512 and
     3e-3 * sqrt(B' / 256) beyond (8e-3 at 2,048).
     cells: train on these instead of the whole space (DARTS: instead of 600,000 sampled below
-    600 M mult-adds). limit: sample that many cells. seed: of weights, batches, noise and samples.
+    600 M mult-adds). limit: take that many different cells. seed: of weights, batches, noise
+    and choice of cells.
     resume: go on with the run in `out`, which must have the same settings.
     checkpoint_seconds: how much time a kill may cost.
 
@@ -93,11 +95,13 @@ def pretrain(
     given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     overrides: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     recipe = replace(recipe, **overrides)
-    device = check_device(device)
-    out = Path(out)
-    if resume and is_run(out):
+    device, out = check_device(device), Path(out)
+    check_seed(seed)
+    if resume:
+        if not is_run(out):
+            raise ValueError(f"resume: {out} holds no run; check out, or leave resume away")
         run = Run.load(out, space)
-        _check_same(run, space, recipe, seed)
+        _check_same(run, space, recipe, seed, cells, limit)
     else:
         if cells is None:
             cells = _choose_cells(space, limit, seed)
@@ -212,15 +216,20 @@ class Trainer:
             self.optimizer.param_groups[0]["lr"] = rate
         adjacency, node_ops = unpack(codes, self.run.space.layout)
         result = self.model(adjacency, node_ops)
-        loss, parts = objective(result, adjacency, node_ops, recipe)
+        try:
+            loss, parts = objective(result, adjacency, node_ops, recipe)
+        except RuntimeError:  # the released loss refuses probabilities that are not numbers
+            if torch.isfinite(result.edge_logits).all() and torch.isfinite(result.mu).all():
+                raise
+            raise self._diverged() from None
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.grad_clip, foreach=True)
         self.optimizer.step()
         self.step += 1
 
-        values = torch.stack([loss, *parts.values()]).detach().to(self.window.sums)
-        self.window.sums += values * len(codes)
+        values = torch.stack([loss, *parts.values()]).detach().double()
+        self.window.sums = self.window.sums.to(values.device) + values * len(codes)
         self.window.cells += len(codes)
         if recipe.prior == "per-node" and self.epoch == recipe.epochs - 1:
             self.moments.add(result.mu)
@@ -228,19 +237,22 @@ class Trainer:
     def _end_window(self) -> None:
         means = self.window.means()
         if not all(math.isfinite(value) for value in means.values()):
-            raise FloatingPointError(
-                f"loss: became {means['loss']} before step {self.step}; lower learning_rate "
-                f"(now {self.recipe.learning_rate}); the last checkpoint is from an earlier step"
-            )
+            raise self._diverged()
         self._last_loss = means["loss"]
         now = time.monotonic()
         rate = self.window.cells / (now - self._window_began)
         self._log(event="train", **means, cells_per_second=round(rate, 1))
-        self.whole.sums += self.window.sums
+        self.whole.sums += self.window.sums.cpu()
         self.whole.cells += self.window.cells
         self.window, self._window_began = _Window(), now
         if now - self._saved_at > self.checkpoint_seconds:
             self.save()
+
+    def _diverged(self) -> FloatingPointError:
+        return FloatingPointError(
+            f"loss: is no finite number by step {self.step}; lower learning_rate "
+            f"(now {self.recipe.learning_rate}); the last checkpoint is from an earlier step"
+        )
 
     def end_epoch(self) -> None:
         """Validate, log and save at the end of an epoch."""
@@ -274,7 +286,13 @@ class Trainer:
     # -- state on disk ---------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write checkpoint.pt: the released code's four entries, and what a resume needs."""
+        """Write checkpoint.pt: the released code's four entries, and what a resume needs.
+
+        Raises FloatingPointError instead of replacing a good checkpoint by one that is lost.
+        """
+        tensors = [self.window.sums, *self.model.parameters()]
+        if not all(torch.isfinite(tensor).all() for tensor in tensors):
+            raise self._diverged()
         moments = {"count": self.moments.count, "shape": self.moments.shape}
         state = {
             "epoch": self.epoch,
@@ -282,7 +300,7 @@ class Trainer:
             "model_state": self.model.state_dict(),
             "optimizer_state": self.optimizer.state_dict(),
             "step": self.step,
-            "window": {"sums": self.window.sums, "cells": self.window.cells},
+            "window": {"sums": self.window.sums.cpu(), "cells": self.window.cells},
             "whole": {"sums": self.whole.sums, "cells": self.whole.cells},
             "moments": {**moments, "sums": self.moments.sums},
         }
@@ -294,7 +312,7 @@ class Trainer:
             raise ValueError(
                 f"{self.run.path / 'checkpoint.pt'}: has weights but no progress to resume from"
             )
-        load_weights(self.model, state, self.run.path)
+        load_weights(self.model, state, self.run.path / "checkpoint.pt")
         self.optimizer.load_state_dict(state["optimizer_state"])
         self.epoch, self.step, self._last_loss = state["epoch"], state["step"], state["loss"]
         self.window, self.whole = _Window(**state["window"]), _Window(**state["whole"])
@@ -312,19 +330,6 @@ class Trainer:
         keep_lines(self.run.path / "metrics.jsonl", lambda line: bool(line["step"] <= self.step))
 
 
-def check_device(device: str | torch.device) -> torch.device:
-    """The device, if it exists here; else a ValueError that names what there is."""
-    try:
-        device = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"device: {device!r} is not a device; use cpu or cuda") from None
-    available = torch.cuda.is_available()
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not available):
-        have = f"cpu, cuda (x{torch.cuda.device_count()})" if available else "cpu"
-        raise ValueError(f"device: {device} is not available here; choose from {have}")
-    return device
-
-
 def _choose_cells(space: CellSpace, limit: int | None, seed: int) -> CellBatch | None:
     """Cells to train on where the caller gave none; None stands for the whole space."""
     if limit is not None and limit < 2:
@@ -332,13 +337,27 @@ def _choose_cells(space: CellSpace, limit: int | None, seed: int) -> CellBatch |
     if isinstance(space, Darts):
         count = _DARTS_CELLS if limit is None else limit
         return space.sample(count, seed=seed, max_mult_adds=_DARTS_MULT_ADDS)
-    return None if limit is None else space.sample(limit, seed=seed)
+    if limit is None:
+        return None
+    cells = space.enumerate()
+    if limit > len(cells):
+        raise ValueError(f"limit: {limit} cells asked of {space.name}, which has {len(cells)}")
+    return cells[np.random.default_rng(seed).permutation(len(cells))[:limit]]
 
 
-def _check_same(run: Run, space: CellSpace, recipe: Recipe, seed: int) -> None:
+def _check_same(
+    run: Run,
+    space: CellSpace,
+    recipe: Recipe,
+    seed: int,
+    cells: CellBatch | None,
+    limit: int | None,
+) -> None:
     before, now = run.recipe.to_dict(), recipe.to_dict()
     changed = [name for name in now if now[name] != before[name]]
     changed += ["space"] * (run.config["space"] != space.name) + ["seed"] * (run.seed != seed)
+    changed += ["cells"] * (cells is not None and cells != run.cells)
+    changed += ["limit"] * (limit is not None and limit != run.config["cells"]["count"])
     if changed:
         raise ValueError(
             f"resume: {run.path} was started with another {', '.join(changed)}; "

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import arch2vec_fast
+from arch2vec_fast._checks import check_seed
 from arch2vec_fast._progress import Progress
 from arch2vec_fast.models.decoder import Decoded
 from arch2vec_fast.models.dense import unpack
@@ -72,6 +73,7 @@ def evaluate(
     """
     if samples < 1:
         raise ValueError(f"samples: {samples} is below 1")
+    check_seed(seed)
     clock = _Clock()
     known = _Known(run.train_cells)
     held_out, count = run.validation_cells, len(run.train_cells)
@@ -88,7 +90,8 @@ def evaluate(
             "validation_cells": len(held_out),
             "samples": samples,
             "parameters": sum(p.numel() for p in run.model.parameters()),
-            "epochs": run.recipe.epochs,
+            "epochs": run.epochs_done,
+            "planned_epochs": run.recipe.epochs,
         },
     }
     fitted = run.prior if prior is None else run.fit_prior(prior)
@@ -103,7 +106,7 @@ def evaluate(
     clock.lap("samples")
     result["uniform"] = {
         "unique": unique_ceiling(run.space, samples),
-        "novel": None if run.space.num_cells is None else 1 - count / run.space.num_cells,
+        "novel": None if run.space.num_cells is None else 1 - len(known) / run.space.num_cells,
     }
     if untrained:
         result["untrained"] = _untrained(run, result["prior"], samples, seed, known)
@@ -256,6 +259,9 @@ class _Known:
 
     def __init__(self, cells: CellBatch) -> None:
         self._codes = set(_keys(cells))
+
+    def __len__(self) -> int:
+        return len(self._codes)
 
     def count_novel(self, cells: CellBatch) -> int:
         """Cells whose isomorphism class the training set lacks."""

@@ -3,7 +3,7 @@
 
 config.json          space, recipe, seed, where the cells come from, versions
 metrics.jsonl        one line per logging window ("train") and per epoch ("epoch")
-checkpoint.pt        model, optimiser and progress; a superset of the released checkpoint format
+checkpoint.pt        model, optimiser and progress; the released format's entries and more
 prior.safetensors    the recipe's latent prior, once training is complete
 cells.npz            the cells, unless the whole space was enumerated
 """
@@ -11,8 +11,8 @@ cells.npz            the cells, unless the whole space was enumerated
 from __future__ import annotations
 
 import hashlib
-import json
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,9 +25,11 @@ import torch
 from torch import Tensor
 
 from arch2vec_fast import spaces
+from arch2vec_fast._checks import check_seed
 from arch2vec_fast._files import (
     read_cells,
     read_json,
+    read_lines,
     read_tensors,
     read_torch,
     write_cells,
@@ -40,6 +42,10 @@ from arch2vec_fast.models.recipes import Recipe
 from arch2vec_fast.spaces import CellBatch, CellSpace
 
 _FORMAT = 1
+_CONFIG_KEYS = {
+    *("space", "num_nodes", "op_names", "max_edges", "variable_size"),
+    *("recipe", "seed", "cells", "commit"),
+}
 # Enough cells to estimate the 112..176 moments of a latent prior far below its own spread.
 _PRIOR_CELLS = 50_000
 
@@ -58,15 +64,26 @@ class Run:
     def create(
         cls, path: Path, space: CellSpace, recipe: Recipe, *, seed: int, cells: CellBatch | None
     ) -> Run:
-        """Start a run in an empty or new directory. cells: None for the whole space."""
+        """Start a run in an empty or new directory. cells: None for the whole space.
+
+        The directory appears whole or not at all. Raises ValueError for cells that are not of the
+        space, too few cells, a bad seed, or a directory that holds anything.
+        """
+        check_seed(seed)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             hint = "pass resume to go on with it, or choose" if is_run(path) else "choose"
             raise ValueError(f"out: {path} is not an empty directory; {hint} another one")
-        path.mkdir(parents=True, exist_ok=True)
         if cells is not None:
-            write_cells(path / "cells.npz", cells)
+            _check_cells(cells, space)
         config = _describe(space, recipe, seed, cells)
-        write_json(path / "config.json", config)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            draft = Path(folder) / "run"
+            draft.mkdir()
+            if cells is not None:
+                write_cells(draft / "cells.npz", cells)
+            write_json(draft / "config.json", config)
+            draft.replace(path)
         return cls(path, space, config)
 
     @classmethod
@@ -78,7 +95,14 @@ class Run:
         config = read_json(path / "config.json")
         if not isinstance(config, dict) or config.get("format") != _FORMAT:
             raise ValueError(f"{path / 'config.json'}: not a run of this version (format 1)")
+        if missing := _CONFIG_KEYS - set(config):
+            raise ValueError(f"{path / 'config.json'}: lacks {', '.join(sorted(missing))}")
         if space is None:
+            if config["space"] not in spaces.names():
+                raise ValueError(
+                    f"run: {path} is of the user-defined space {config['space']!r}; "
+                    "open it with Run.load(path, space)"
+                )
             space = spaces.get(config["space"])
         run = cls(path, space, config)
         run.check_space()
@@ -86,11 +110,15 @@ class Run:
 
     def check_space(self) -> None:
         """Raise if the run was made on another space than the one it is opened with."""
-        expected = (self.space.layout.num_nodes, list(self.space.op_names))
-        if (self.config["num_nodes"], self.config["op_names"]) != expected:
+        other = [
+            name
+            for name, value in _describe_space(self.space).items()
+            if self.config[name] != value
+        ]
+        if other:
             raise ValueError(
                 f"run: {self.path} was made on the space {self.config['space']!r} with other "
-                f"nodes or operations than {self.space.name!r}; open it with its own space"
+                f"{', '.join(other)} than {self.space.name!r}; open it with its own space"
             )
 
     # -- what it holds ---------------------------------------------------------------------
@@ -133,11 +161,14 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """Lines of metrics.jsonl."""
+        """Lines of metrics.jsonl; a last line torn by a kill is left out."""
         path = self.path / "metrics.jsonl"
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return [line for _, line in read_lines(path)] if path.exists() else []
+
+    @property
+    def epochs_done(self) -> int:
+        """Whole epochs behind the stored checkpoint."""
+        return int(self.checkpoint().get("epoch", 0))
 
     def new_model(self) -> AutoencoderBase:
         """The run's model with fresh weights, reproducible by the run's seed."""
@@ -151,7 +182,7 @@ class Run:
     def model(self) -> AutoencoderBase:
         """The trained model, in evaluation mode, on the CPU."""
         model = self.new_model()
-        load_weights(model, self.checkpoint(), self.path)
+        load_weights(model, self.checkpoint(), self.path / "checkpoint.pt")
         return model.eval()
 
     def checkpoint(self) -> dict[str, Any]:
@@ -192,11 +223,16 @@ def is_run(path: Path) -> bool:
 
 def load_weights(model: AutoencoderBase, checkpoint: dict[str, Any], path: Path) -> None:
     """Load 'model_state' into `model`; another space or recipe is a one-line error."""
-    try:
-        model.load_state_dict(checkpoint["model_state"])
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path}: the weights are of another space or recipe ({reason})") from None
+    have = {name: tuple(value.shape) for name, value in checkpoint["model_state"].items()}
+    want = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    for name in sorted({*have, *want}):
+        if have.get(name) != want.get(name):
+            found, needed = have.get(name, "missing"), want.get(name, "not used")
+            raise ValueError(
+                f"{path}: the weights are of another space or recipe: {name} is {found} there, "
+                f"{needed} in recipe {model.recipe.name!r}; take the checkpoint of this run"
+            )
+    model.load_state_dict(checkpoint["model_state"])
 
 
 def held_out(cells: CellBatch, recipe: Recipe) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -221,13 +257,13 @@ def _describe(
     space: CellSpace, recipe: Recipe, seed: int, cells: CellBatch | None
 ) -> dict[str, Any]:
     """config.json. The released split is by position, so it needs the official order."""
-    order = "official" if recipe.split == "in-order" else "canonical"
+    official = recipe.split == "in-order" and "official" in space.orders
+    order = "official" if official else "canonical"
     stored = cells if cells is not None else _enumerate(space, order)
     return {
         "format": _FORMAT,
         "space": space.name,
-        "num_nodes": space.layout.num_nodes,
-        "op_names": list(space.op_names),
+        **_describe_space(space),
         "recipe": recipe.to_dict(),
         "seed": seed,
         "cells": {
@@ -239,6 +275,33 @@ def _describe(
         "versions": {"arch2vec_fast": version("arch2vec-fast"), "torch": torch.__version__},
         "commit": _commit(),
     }
+
+
+def _describe_space(space: CellSpace) -> dict[str, Any]:
+    return {
+        "num_nodes": space.layout.num_nodes,
+        "op_names": list(space.op_names),
+        "max_edges": space.max_edges,
+        "variable_size": space.variable_size,
+    }
+
+
+def _check_cells(cells: CellBatch, space: CellSpace) -> None:
+    if cells.layout != space.layout:
+        raise ValueError(
+            f"cells: are of {cells.layout.num_nodes} nodes and {cells.layout.num_op_types} "
+            f"operation types, but {space.name} has {space.layout.num_nodes} and "
+            f"{space.layout.num_op_types}; choose the matching space"
+        )
+    if len(cells) < 2:
+        raise ValueError(f"cells: {len(cells)} cannot be split for validation; give at least 2")
+    codes = space.validity(cells)
+    if codes.any():
+        first = int((codes > 0).argmax())
+        raise ValueError(
+            f"cells: cell {first} of {len(cells)} is not of {space.name}: "
+            f"{space.reasons[codes[first]]}; keep space.is_valid(cells)"
+        )
 
 
 def _digest(cells: CellBatch) -> str:

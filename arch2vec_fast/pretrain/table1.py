@@ -19,6 +19,7 @@ from arch2vec_fast._files import read_json, write_json
 from arch2vec_fast.models.recipes import Recipe
 from arch2vec_fast.pretrain.loop import pretrain
 from arch2vec_fast.pretrain.metrics import evaluate
+from arch2vec_fast.pretrain.run import is_run
 
 SPACES = ("nasbench101", "nasbench201", "darts")
 METHODS = ("gae", "vgae", "without-kl", "released", "best")
@@ -103,13 +104,14 @@ def run_jobs(
     for job in table:
         if (result := finished(job, out)) is None:
             on_start(job)
+            folder = out / "runs" / job.name
             run = pretrain(
                 spaces.get(job.space),
                 Recipe.get(job.method, job.space),
-                out / "runs" / job.name,
+                folder,
                 seed=job.seed,
                 device=device,
-                resume=True,
+                resume=is_run(folder),
                 progress=progress,
             )
             result = evaluate(run, samples=samples, progress=progress)

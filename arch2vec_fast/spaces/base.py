@@ -80,6 +80,9 @@ class CellSpace:
         "the rule of the space is not met",
     )
 
+    #: Orders that ``enumerate`` knows; "official" where a benchmark numbers its cells.
+    orders: tuple[str, ...] = ("canonical",)
+
     def __init__(
         self,
         num_nodes: int,
@@ -177,7 +180,7 @@ class CellSpace:
         Sorted by number of nodes, then by code. The work is shared by all cores; the result is not
         affected. Memory is 8 W bytes a cell; ``stream`` needs none.
         """
-        self._check_order(order, ("canonical",))
+        self._check_order(order)
         codes = _cells.enumerate_cells(*self._shape_args(), self._rules)
         cells = CellBatch._trusted(codes, self.layout)
         if self.rule is not None:
@@ -185,10 +188,10 @@ class CellSpace:
         self.num_cells = len(cells)
         return cells
 
-    @staticmethod
-    def _check_order(order: str, known: tuple[str, ...]) -> None:
-        if order not in known:
-            raise ValueError(f"order: unknown order {order!r}; choose one of {', '.join(known)}")
+    def _check_order(self, order: str) -> None:
+        if order not in self.orders:
+            known = ", ".join(self.orders)
+            raise ValueError(f"order: unknown order {order!r}; choose one of {known}")
 
     def stream(self, chunk_size: int = 65_536) -> Iterator[CellBatch]:
         """The classes of ``enumerate`` in batches of at most ``chunk_size``, in constant memory.

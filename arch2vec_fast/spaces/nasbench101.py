@@ -51,6 +51,8 @@ class NasBench101(CellSpace):
         "pruning removes nodes",
     )
 
+    orders = ("canonical", "official")
+
     def __init__(self) -> None:
         super().__init__(7, _OP_NAMES, name="nasbench101", max_edges=9, variable_size=True)
         self.num_cells = _NUM_CELLS
@@ -65,7 +67,7 @@ class NasBench101(CellSpace):
         labelling that the benchmark stores, so row i is entry i of the released ``data.json``; a
         few seconds.
         """
-        self._check_order(order, ("canonical", "official"))
+        self._check_order(order)
         if self._canonical is None:
             self._canonical = super().enumerate()
         if order == "canonical":

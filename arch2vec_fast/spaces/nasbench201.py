@@ -148,6 +148,8 @@ class NasBench201(CellSpace):
         "the edges are not those of the fixed graph",
     )
 
+    orders = ("canonical", "official")
+
     def __init__(self) -> None:
         super().__init__(_LAYOUT.num_nodes, _OP_NAMES, name="nasbench201", max_edges=len(_TEMPLATE))
         self.num_cells = _NUM_CELLS
@@ -157,7 +159,7 @@ class NasBench201(CellSpace):
 
         No two cells are isomorphic and the space keeps one order: ``"canonical"`` gives the same.
         """
-        self._check_order(order, ("official", "canonical"))
+        self._check_order(order)
         return _pack_ranks(_official_order())
 
     def stream(self, chunk_size: int = 65_536) -> Iterator[CellBatch]:

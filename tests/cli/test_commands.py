@@ -100,6 +100,14 @@ def test_embed(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert len(released) == 15_625
 
 
+def test_embed_makes_the_folder_it_writes_to(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "folder" / "e.safetensors"
+    document(capsys, "embed", str(finished_run), "--out", str(out))
+    assert len(EmbeddingTable.load(out)) == 600
+
+
 def test_embed_given_cells(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

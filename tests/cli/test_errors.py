@@ -181,3 +181,21 @@ def test_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert output == ""
     assert "--resume" in errors
     assert (out / "checkpoint.pt").exists()
+
+
+def test_export_that_would_overwrite_the_table(
+    copied_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "e.pt"
+    message = failure(capsys, "embed", str(copied_run), "--export", "released", "--out", str(out))
+    assert "out:" in message
+    assert "choose another suffix" in message
+    assert not out.exists()
+
+
+def test_unfinished_run_is_announced(copied_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = copied_run / "checkpoint.pt"
+    state = torch.load(file, weights_only=True)
+    torch.save({**state, "epoch": 0}, file)
+    assert run_cli(["embed", str(copied_run)]) == 0
+    assert "is at epoch 0 of 1; pretrain --resume finishes it" in capsys.readouterr().err

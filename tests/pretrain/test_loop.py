@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from arch2vec_fast.models import Recipe
 from arch2vec_fast.pretrain import Interrupted, Run, pretrain
 from arch2vec_fast.pretrain.loop import Trainer
 from arch2vec_fast.pretrain.run import held_out
+from arch2vec_fast.spaces import CellBatch, CellLayout, CellSpace
 
 SPACE = spaces.get("nasbench201")
 CELLS = SPACE.enumerate()[:320]
@@ -78,9 +80,11 @@ def test_killed_process_resumes_to_the_same_weights(tmp_path: Path) -> None:
     """kill -9 in the middle of training, in another process."""
     program = (
         "import sys, torch; torch.set_num_threads(1)\n"
+        "from pathlib import Path\n"
         "from arch2vec_fast.pretrain import pretrain\n"
+        "from arch2vec_fast.pretrain.run import is_run\n"
         "pretrain('nasbench201', 'best', sys.argv[1], epochs=4, limit=640, batch_size=64,\n"
-        "         resume=True, checkpoint_seconds=0)\n"
+        "         resume=is_run(Path(sys.argv[1])), checkpoint_seconds=0)\n"
     )
     command = [sys.executable, "-c", program]
     victim = subprocess.Popen([*command, str(tmp_path / "victim")])
@@ -170,10 +174,71 @@ def test_refuses_to_write_over_anything(tmp_path: Path) -> None:
         pretrain(SPACE, small("best", epochs=0), tmp_path / "run", cells=CELLS)
 
 
-def test_not_a_number_stops_with_advice(tmp_path: Path) -> None:
-    with pytest.raises(FloatingPointError, match=r"^loss: became .*lower learning_rate"):
-        pretrain(SPACE, small("paper", epochs=2), tmp_path / "run", cells=CELLS, learning_rate=1e30)
+@pytest.mark.parametrize("name", Recipe.names())
+def test_not_a_number_stops_with_advice(name: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        FloatingPointError, match=r"^loss: is no finite number.*lower learning_rate"
+    ):
+        pretrain(SPACE, small(name, epochs=2), tmp_path / "run", cells=CELLS, learning_rate=1e30)
     assert not (tmp_path / "run" / "prior.safetensors").exists()
+
+
+def test_lost_weights_never_replace_a_checkpoint(tmp_path: Path) -> None:
+    run = pretrain(SPACE, small("best", epochs=1), tmp_path / "run", cells=CELLS)
+    before = (run.path / "checkpoint.pt").read_bytes()
+    trainer = Trainer(run, torch.device("cpu"), 60.0)
+    with torch.no_grad():
+        next(trainer.model.parameters()).fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="is no finite number"):
+        trainer.save()
+    assert (run.path / "checkpoint.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", Recipe.names())
+def test_every_recipe_runs_on_a_user_defined_space(name: str, tmp_path: Path) -> None:
+    space = CellSpace(5, ("input", "conv", "pool", "output"), max_edges=6, name="mine")
+    run = pretrain(space, Recipe.get(name), tmp_path / "run", epochs=1)
+    assert run.epochs_done == 1
+    assert Run.load(tmp_path / "run", space).cells == space.enumerate()
+    with pytest.raises(ValueError, match=r"user-defined space 'mine'; open it with Run.load"):
+        Run.load(tmp_path / "run")
+    wider = CellSpace(5, ("input", "conv", "pool", "output"), max_edges=7, name="mine")
+    with pytest.raises(ValueError, match="with other max_edges than 'mine'"):
+        Run.load(tmp_path / "run", wider)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"cells": CELLS[:1]}, "cells: 1 cannot be split"),
+        ({"cells": CELLS[:0]}, "cells: 0 cannot be split"),
+        ({"cells": CellBatch(CELLS.codes & ~0xFFFFFFF, CELLS.layout)}, "cell 0 of 320 is not of"),
+        ({"cells": CellBatch(np.zeros((3, 1), np.int64), CellLayout(7, 5))}, "are of 7 nodes"),
+        ({"limit": 1}, "limit: 1 cells cannot be split"),
+        ({"limit": 20_000}, "limit: 20000 cells asked of nasbench201, which has 15625"),
+        ({"seed": -3}, "seed: -3 is outside"),
+        ({"seed": 10**30}, "seed: 1000000000000000000000000000000 is outside"),
+        ({"resume": True}, "resume: .* holds no run; check out"),
+    ],
+)
+def test_bad_input_leaves_nothing_behind(
+    arguments: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        pretrain(SPACE, "best", tmp_path / "run", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_resume_rejects_other_cells(tmp_path: Path) -> None:
+    pretrain(SPACE, small("best", epochs=0), tmp_path / "run", cells=CELLS)
+    for arguments, name in (({"cells": CELLS[:200]}, "cells"), ({"limit": 300}, "limit")):
+        with pytest.raises(ValueError, match=f"started with another {name}"):
+            pretrain(SPACE, small("best", epochs=0), tmp_path / "run", resume=True, **arguments)
+
+
+def test_limit_takes_different_cells(tmp_path: Path) -> None:
+    run = pretrain(SPACE, small("best", epochs=0), tmp_path / "run", limit=15_000)
+    assert len(run.cells.unique()[0]) == 15_000
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:99", "mps"])
