@@ -36,6 +36,7 @@ from arch2vec_fast.models.dense import unpack
 from arch2vec_fast.models.gin_vae import AutoencoderBase
 from arch2vec_fast.models.prior import LatentMoments, LatentPrior
 from arch2vec_fast.models.recipes import Recipe
+from arch2vec_fast.pretrain.flat import FlatAdam
 from arch2vec_fast.pretrain.objective import objective
 from arch2vec_fast.pretrain.run import Run, is_run, load_weights
 from arch2vec_fast.pretrain.validation import reconstruction
@@ -162,13 +163,10 @@ class Trainer:
         self.codes = run.train_cells.to_torch(device)
         self.steps_per_epoch = math.ceil(len(self.codes) / self.recipe.batch_size)
         self.model: AutoencoderBase = run.new_model().to(device)
-        # foreach is equal to the released default to the last bit; fused is faster, but is not.
-        exact = self.recipe.reduction == "released"
-        self.optimizer = torch.optim.Adam(
+        self.optimizer = FlatAdam(
             self.model.parameters(),
-            lr=self.recipe.learning_rate,
-            foreach=exact,
-            fused=not exact,
+            self.recipe.learning_rate,
+            fused=self.recipe.reduction != "released",
         )
         self.epoch = self.step = 0
         self.window, self.whole = _Window(), _Window()
@@ -213,7 +211,7 @@ class Trainer:
         if recipe.schedule == "cosine":
             done = self.step / (self.steps_per_epoch * recipe.epochs)
             rate = 0.5 * recipe.learning_rate * (1 + math.cos(math.pi * done))
-            self.optimizer.param_groups[0]["lr"] = rate
+            self.optimizer.lr = rate
         adjacency, node_ops = unpack(codes, self.run.space.layout)
         result = self.model(adjacency, node_ops)
         try:
@@ -224,8 +222,7 @@ class Trainer:
             raise self._diverged() from None
         self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.grad_clip, foreach=True)
-        self.optimizer.step()
+        self.optimizer.step(recipe.grad_clip)
         self.step += 1
 
         values = torch.stack([loss, *parts.values()]).detach().double()
@@ -322,7 +319,7 @@ class Trainer:
 
     def _log(self, **values: Any) -> None:
         line = {"epoch": self.epoch, "step": self.step, **values}
-        line["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        line["learning_rate"] = self.optimizer.lr
         append_line(self.run.path / "metrics.jsonl", line)
 
     def _truncate_metrics(self) -> None:
