@@ -72,3 +72,17 @@ def check_seed(seed: int) -> None:
         raise TypeError(f"seed: expected an int, got {type(seed).__name__}")
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed: {seed} is outside 0 .. 2^63 - 1; choose another")
+
+
+def check_dense(adjacency: Tensor, node_ops: Tensor, num_op_types: int) -> None:
+    """Accepts node_ops [B, N, F] of the model's F and adjacency [B, N, N]."""
+    if node_ops.dim() != 3 or node_ops.shape[2] != num_op_types:
+        raise ValueError(
+            f"node_ops: expected shape [B, N, {num_op_types}], got {list(node_ops.shape)}; "
+            "pass one-hot operations of the model's space"
+        )
+    wanted = [node_ops.shape[0], node_ops.shape[1], node_ops.shape[1]]
+    if list(adjacency.shape) != wanted:
+        raise ValueError(
+            f"adjacency: expected shape {wanted} to go with node_ops, got {list(adjacency.shape)}"
+        )

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from arch2vec_fast import models
+from arch2vec_fast._checks import check_dense
 from arch2vec_fast.compat.objectives import configs
 from arch2vec_fast.models import Recipe
 from arch2vec_fast.models.gae import GcnEncoder, GraphConvolution
@@ -130,6 +131,7 @@ class _ReleasedGin(models.GinVae):
         return self.decoder.logits(z)
 
     def _last_state(self, ops: Tensor, adj: Tensor) -> Tensor:
+        check_dense(adj, ops, self.num_op_types)
         # The released NAS-Bench-101 script hands over an integer adjacency.
         return self.propagate(ops, adj.to(ops.dtype))[-1]
 

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from arch2vec_fast._checks import check_dense
 from arch2vec_fast.models.decoder import Decoded, Decoder
 from arch2vec_fast.models.recipes import Recipe
 from arch2vec_fast.spaces import CellLayout
@@ -132,6 +133,7 @@ class GinVae(AutoencoderBase):
     def __init__(self, layout: CellLayout, recipe: Recipe, *, variable_size: bool = False) -> None:
         super().__init__(recipe)
         hidden_dim, latent_dim = recipe.hidden_dim, recipe.latent_dim
+        self.num_op_types = layout.num_op_types
         widths = [layout.num_op_types] + [hidden_dim] * (recipe.num_layers - 1)
         self.eps = nn.Parameter(torch.zeros(recipe.num_layers))
         self.mlps = nn.ModuleList()
@@ -165,7 +167,8 @@ class GinVae(AutoencoderBase):
         return self.fc1(x), self.fc2(x)
 
     def hidden_states(self, adjacency: Tensor, node_ops: Tensor) -> list[Tensor]:
-        """Node states [B,N,H] after each GIN layer."""
+        """Node states [B,N,H] after each GIN layer. Raises ValueError for other shapes."""
+        check_dense(adjacency, node_ops, self.num_op_types)
         reverse = adjacency.transpose(1, 2)
         if self.gates is None:
             return self.propagate(node_ops, adjacency + reverse)

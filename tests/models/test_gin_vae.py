@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from arch2vec_fast import compat
 from arch2vec_fast.models import GinVae, Recipe, build_model
 from arch2vec_fast.models.inference import inference_encoder
 from arch2vec_fast.spaces import CellLayout
@@ -124,3 +125,27 @@ def test_absent_class_only_where_cells_vary_in_size() -> None:
         return model.decode(torch.zeros(1, 7, 16)).node_logits.shape[2]
 
     assert (classes(True), classes(False)) == (6, 5)
+
+
+@pytest.mark.parametrize(
+    ("adjacency", "node_ops", "message"),
+    [
+        (
+            (2, 7, 7),
+            (2, 7, 6),
+            r"node_ops: expected shape \[B, N, 5\], got \[2, 7, 6\]; pass one-hot",
+        ),
+        ((2, 7, 7), (7, 5), r"node_ops: expected shape \[B, N, 5\], got \[7, 5\]"),
+        ((2, 7, 6), (2, 7, 5), r"adjacency: expected shape \[2, 7, 7\] to go with node_ops"),
+        ((1, 7, 7), (2, 7, 5), r"adjacency: expected shape \[2, 7, 7\].*got \[1, 7, 7\]"),
+    ],
+)
+def test_rejects_other_shapes(
+    adjacency: tuple[int, ...], node_ops: tuple[int, ...], message: str
+) -> None:
+    dense = torch.zeros(adjacency), torch.zeros(node_ops)
+    with pytest.raises(ValueError, match=message):
+        GinVae(LAYOUT, Recipe.best())(*dense)
+    released = compat.Model(5, 128, 16, 5, 2, 0.3)
+    with pytest.raises(ValueError, match=message):
+        released(dense[1], dense[0])
