@@ -82,6 +82,7 @@ class CellSpace:
 
     #: Orders that ``enumerate`` knows; "official" where a benchmark numbers its cells.
     orders: tuple[str, ...] = ("canonical",)
+    _prunes_edits = False
 
     def __init__(
         self,
@@ -282,7 +283,10 @@ class CellSpace:
     def _edit(
         self, cells: CellBatch, items: NDArray[np.int64], start: NDArray[np.int64], seed: int
     ) -> tuple[CellBatch, NDArray[np.int64]]:
-        """The next edit of every cell in its own random order, and where that order goes on."""
+        """The next edit of every cell in its own random order, and where that order goes on.
+
+        Where the space prunes, an edit may leave nodes hanging: they are pruned away.
+        """
         codes, after = _cells.edit(
             cells.codes,
             *self._shape_args(),
@@ -290,9 +294,10 @@ class CellSpace:
             items=items,
             start=start,
             seed=seed,
-            checked=True,
+            checked=not self._prunes_edits,
         )
-        return CellBatch._trusted(codes, self.layout), after
+        edited = CellBatch._trusted(codes, self.layout)
+        return (self.simplify(edited) if self._prunes_edits else edited), after
 
     # ---- judging ---------------------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ class NasBench101(CellSpace):
     )
 
     orders = ("canonical", "official")
+    _prunes_edits = True
 
     def __init__(self) -> None:
         super().__init__(7, _OP_NAMES, name="nasbench101", max_edges=9, variable_size=True)
@@ -83,21 +84,6 @@ class NasBench101(CellSpace):
         """``count`` independent canonical cells, uniform over the 423,624 classes."""
         cells = self.enumerate()
         return cells[np.random.default_rng(seed).integers(len(cells), size=count)]
-
-    def _edit(
-        self, cells: CellBatch, items: NDArray[np.int64], start: NDArray[np.int64], seed: int
-    ) -> tuple[CellBatch, NDArray[np.int64]]:
-        """As in the base class, but an edit may leave nodes hanging: they are pruned away."""
-        codes, after = _cells.edit(
-            cells.codes,
-            *self._shape_args(),
-            self._rules,
-            items=items,
-            start=start,
-            seed=seed,
-            checked=False,
-        )
-        return self.simplify(CellBatch._trusted(codes, self.layout)), after
 
     def validity(self, cells: CellBatch, *, rule: str = "strict") -> NDArray[np.uint8]:
         """Reason code of each cell, uint8 ``[B]``; see the class for the two rules."""
