@@ -34,7 +34,7 @@ from arch2vec_fast._files import (
 from arch2vec_fast._progress import Progress
 from arch2vec_fast.models.dense import unpack
 from arch2vec_fast.models.gin_vae import AutoencoderBase
-from arch2vec_fast.models.prior import LatentMoments, LatentPrior
+from arch2vec_fast.models.prior import LatentMoments
 from arch2vec_fast.models.recipes import Recipe
 from arch2vec_fast.pretrain.flat import FlatAdam
 from arch2vec_fast.pretrain.objective import objective
@@ -72,9 +72,8 @@ def pretrain(
     """Train an autoencoder on a space's cells and leave a run directory.
 
     space: name or `CellSpace`. recipe: preset name or `Recipe`; epochs, batch_size and
-    learning_rate override its fields. Without learning_rate, a changed batch_size B' keeps the
-    recipe's rate: for the `best` recipe 3e-3 holds from B' = 128 to 512 and
-    3e-3 * sqrt(B' / 256) beyond (8e-3 at 2,048).
+    learning_rate override its fields. Another batch_size B keeps the recipe's rate; from 512 on,
+    scale it by the square root, 3e-3 * sqrt(B / 256) for `best`, as is usual for Adam.
     cells: train on these instead of the whole space (DARTS: instead of 600,000 sampled below
     600 M mult-adds). limit: take that many different cells. seed: of weights, batches, noise
     and choice of cells.
@@ -270,9 +269,6 @@ class Trainer:
             prior = self.moments.per_node()
         else:
             prior = Run.load(self.run.path, self.run.space).fit_prior(recipe.prior)
-        self._store(prior)
-
-    def _store(self, prior: LatentPrior) -> None:
         write_tensors(self.run.path / "prior.safetensors", prior.state(), {"kind": prior.kind})
 
     def _order(self) -> Tensor:
