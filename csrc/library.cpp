@@ -23,6 +23,12 @@ std::string simd_level() { return a2v::simd_level_name(a2v::simd_level()); }
 STABLE_TORCH_LIBRARY(arch2vec_fast, m) {
   m.def("simd_level() -> str");
   m.def("unpack_cells(Tensor codes, int num_nodes, int num_op_types) -> (Tensor, Tensor)");
+  // config, settings: the fields of GinTrainConfig, in order. Returns losses and moments.
+  m.def(
+      "gin_train(Tensor(a!) parameters, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, "
+      "Tensor(d!) running, Tensor codes, Tensor order, Tensor learning_rate, Tensor seed, "
+      "Tensor? noise, Tensor? keep, int batch_size, int first_step, int[] config, "
+      "float[] settings) -> (Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(arch2vec_fast, CompositeExplicitAutograd, m) {
