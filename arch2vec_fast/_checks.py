@@ -4,10 +4,15 @@
 Each check raises `TypeError` or `ValueError` with one line: `name: what was wrong; how to fix`.
 """
 
-from typing import Protocol
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from arch2vec_fast._gin_shape import GinShape
 
 
 class PackedLayout(Protocol):
@@ -86,3 +91,39 @@ def check_dense(adjacency: Tensor, node_ops: Tensor, num_op_types: int) -> None:
         raise ValueError(
             f"adjacency: expected shape {wanted} to go with node_ops, got {list(adjacency.shape)}"
         )
+
+
+GIN_OUTPUTS = ("readout", "nodes", "hidden")  # in the order of GinEncodeOutput
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+def check_gin_encode(
+    codes: Tensor,
+    weights: Tensor,
+    shape: GinShape,
+    output: str,
+    precision: str,
+    *,
+    dtypes: tuple[torch.dtype, ...] | None = (torch.float32,),
+) -> None:
+    """Accepts codes of the layout and one flat buffer of folded weights on the same device."""
+    check_codes(codes, shape.layout)
+    if not isinstance(weights, Tensor):
+        raise TypeError(f"weights: expected a tensor, got {type(weights).__name__}")
+    if list(weights.shape) != [shape.num_weights]:
+        raise ValueError(
+            f"weights: expected shape [{shape.num_weights}] for this encoder, got "
+            f"{list(weights.shape)}; fold the model again"
+        )
+    if dtypes is not None and weights.dtype not in dtypes:
+        raise TypeError(f"weights: expected float32, got {weights.dtype}; convert them")
+    if dtypes is not None and weights.requires_grad:
+        raise ValueError("weights: require a gradient, but encoding has none; detach() them")
+    if weights.device != codes.device:
+        raise ValueError(
+            f"weights: on {weights.device}, but codes on {codes.device}; move one of them"
+        )
+    if output not in GIN_OUTPUTS:
+        raise ValueError(f"output: unknown {output!r}; choose one of {', '.join(GIN_OUTPUTS)}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: unknown {precision!r}; choose one of {', '.join(PRECISIONS)}")

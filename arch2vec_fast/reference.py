@@ -6,11 +6,13 @@ loop.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from arch2vec_fast._checks import PackedLayout, check_codes
+from arch2vec_fast._checks import PackedLayout, check_codes, check_gin_encode
+from arch2vec_fast._gin_shape import GinShape
 
-__all__ = ["unpack_cells"]
+__all__ = ["gin_encode", "unpack_cells"]
 
 
 def unpack_cells(codes: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor]:
@@ -34,3 +36,34 @@ def unpack_cells(codes: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor]:
         )
     one_hot = stored.unsqueeze(-1) == torch.arange(1, layout.num_op_types + 1, device=codes.device)
     return adjacency, one_hot.float()
+
+
+def gin_encode(
+    codes: Tensor,
+    weights: Tensor,
+    shape: GinShape,
+    *,
+    output: str = "readout",
+    precision: str = "fp32",
+) -> Tensor:
+    """Encodes packed cells as `functional.gin_encode`, in the dtype of `weights`, on any device.
+
+    `precision` is checked and has no effect: this is what the others are compared with.
+    """
+    check_gin_encode(codes, weights, shape, output, precision, dtypes=None)
+    adjacency, node_ops = (part.to(weights.dtype) for part in unpack_cells(codes, shape.layout))
+    present = node_ops.sum(2, keepdim=True)
+    share = present if shape.sum_readout else torch.full_like(present, 1 / shape.layout.num_nodes)
+    parts = iter(shape.split(weights))
+    x, readouts = node_ops, []
+    for _ in range(shape.num_layers):
+        scale, gates = next(parts), next(parts)
+        successors, predecessors = adjacency @ (gates[0] * x), adjacency.mT @ (gates[1] * x)
+        x = scale * x + successors + predecessors
+        for _ in range(shape.num_mlp_layers):
+            x = F.linear(x, next(parts), next(parts)).relu()
+        readouts.append((share * x).sum(1))
+    if output == "hidden":
+        return torch.cat(readouts, 1)
+    mu = F.linear(x, next(parts), next(parts))
+    return mu if output == "nodes" else (share * mu).sum(1)

@@ -29,6 +29,11 @@ STABLE_TORCH_LIBRARY(arch2vec_fast, m) {
       "Tensor(d!) running, Tensor codes, Tensor order, Tensor learning_rate, Tensor seed, "
       "Tensor? noise, Tensor? keep, int batch_size, int first_step, int[] config, "
       "float[] settings) -> (Tensor, Tensor)");
+  // config: the fields of GinEncodeConfig, in order. output: a GinEncodeOutput. precision: "fp32",
+  // "tf32" or "bf16".
+  m.def(
+      "gin_encode(Tensor codes, Tensor weights, int[] config, int output, str precision) -> "
+      "Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(arch2vec_fast, CompositeExplicitAutograd, m) {
