@@ -20,7 +20,7 @@ PYTEST_ARGS ?=
 BUILD_TOOLS := "setuptools>=77" "cmake>=3.25" ninja "pybind11>=2.13"
 NATIVE := pyproject.toml setup.py CMakeLists.txt $(wildcard _build/*.py csrc/*.cpp csrc/*/*.cpp csrc/*/*.h)
 
-.PHONY: help demo table1 test lint format clean
+.PHONY: help demo table1 test bench bench-quick lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -34,6 +34,12 @@ table1: $(VENV)/installed  ## Table 1 of the paper, three spaces x five methods:
 
 test: $(VENV)/test-tools  ## the whole test suite (ARCH2VEC_DATA names the folder of benchmark tables)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+bench: $(VENV)/bench-tools  ## measure everything on an idle machine (10 minutes); MACHINE=name REFERENCE=clone
+	$(BIN)/python -m pytest bench $(if $(MACHINE),--machine $(MACHINE)) $(if $(REFERENCE),--reference $(REFERENCE))
+
+bench-quick: $(VENV)/bench-tools  ## every benchmark at a small size, nothing kept (1 minute)
+	$(BIN)/python -m pytest bench --quick
 
 lint: $(VENV)/lint-tools  ## what CI checks without running anything
 	$(BIN)/ruff check .
@@ -64,6 +70,10 @@ $(VENV)/installed: $(VENV)/torch $(NATIVE)
 # The extras of what is installed already: nothing is built again and the package is not looked for elsewhere.
 $(VENV)/test-tools: $(VENV)/installed
 	$(PIP) install -q 'arch2vec-fast[test]'
+	@touch $@
+
+$(VENV)/bench-tools: $(VENV)/installed
+	$(PIP) install -q 'arch2vec-fast[bench]'
 	@touch $@
 
 $(VENV)/lint-tools: $(VENV)/installed

@@ -7,54 +7,72 @@ says how far a single number can be trusted.
 
 from __future__ import annotations
 
-import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from bench.environment import describe
+import torch
 
-RESULTS = Path(__file__).resolve().parent / "results"
+OURS = "arch2vec_fast"
+
+Contender = Callable[[], float]
 
 
-def paired(
-    contenders: Mapping[str, Callable[[], float]], *, baseline: str, repeats: int = 5
-) -> dict[str, Any]:
-    """Time contenders in turns.
+class Turns:
+    """Contenders, each a callable that does a fixed amount of work and returns its units.
 
-    Each callable does a fixed amount of work and returns how many units it did; a first, unrecorded
-    turn warms up. Returns for each: units per second (median, min, max over turns) and the ratio of
-    its rate to the baseline's, formed within each turn (median, min, max).
+    Every call of the object is one turn: all contenders once. The first turn warms up and does not
+    count.
     """
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(repeats + 1):
-        for name, work in contenders.items():
+
+    def __init__(self, contenders: Mapping[str, Contender]) -> None:
+        if OURS not in contenders:
+            raise ValueError(f"contenders: none is called {OURS!r}")
+        self._contenders = contenders
+        self._seconds: dict[str, list[float]] = {name: [] for name in contenders}
+
+    def __call__(self) -> None:
+        for name, work in self._contenders.items():
+            _finish()
             began = time.perf_counter()
             units = work()
-            if turn:
-                rates[name].append(units / (time.perf_counter() - began))
-    ratios = {
-        name: [mine / base for mine, base in zip(values, rates[baseline], strict=True)]
-        for name, values in rates.items()
-    }
-    return {
-        name: {"per_second": _spread(rates[name]), f"times_{baseline}": _spread(ratios[name])}
-        for name in contenders
-    }
+            _finish()
+            self._seconds[name].append((time.perf_counter() - began) / units)
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """For each contender: seconds a unit, and how many times faster ours is, turn by turn."""
+        measured = {name: values[1:] for name, values in self._seconds.items()}
+        ours = measured[OURS]
+        return {
+            name: {
+                "seconds_per_unit": spread(values),
+                "ours_times_faster": spread([b / a for a, b in zip(ours, values, strict=True)]),
+            }
+            for name, values in measured.items()
+        }
 
 
-def write(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
-    """Write one result file: what, where, when and the rows."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"name": name, **describe(), "rows": rows}, indent=2) + "\n")
-
-
-def _spread(values: list[float]) -> dict[str, float]:
+def spread(values: list[float]) -> dict[str, float]:
+    """Median and range of repeated measurements."""
     return {
         "median": statistics.median(values),
         "min": min(values),
         "max": max(values),
         "repeats": len(values),
     }
+
+
+def set_threads(count: int) -> None:
+    """The same number of threads for every library that has a pool of its own."""
+    torch.set_num_threads(count)
+    if "threadpoolctl" in sys.modules:  # scikit-learn's and NumPy's
+        sys.modules["threadpoolctl"].threadpool_limits(count)
+    if "faiss" in sys.modules:
+        sys.modules["faiss"].omp_set_num_threads(count)
+
+
+def _finish() -> None:
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()

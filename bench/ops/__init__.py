@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Single operations, against the ways people do them now."""
