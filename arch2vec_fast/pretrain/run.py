@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arch2vec_fast import spaces
+from arch2vec_fast import __version__, spaces
 from arch2vec_fast._checks import check_seed
 from arch2vec_fast._files import (
     read_cells,
@@ -272,7 +271,7 @@ def _describe(
             "count": len(stored),
             "sha256": _digest(stored),
         },
-        "versions": {"arch2vec_fast": version("arch2vec-fast"), "torch": torch.__version__},
+        "versions": {"arch2vec_fast": __version__, "torch": torch.__version__},
         "commit": _commit(),
     }
 
