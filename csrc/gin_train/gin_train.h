@@ -141,7 +141,9 @@ inline GinParameterLayout::GinParameterLayout(const GinTrainConfig& c) {
 }
 
 // Contiguous arrays, owned and sized by the caller. Model g reads seed[g], its own batch order and
-// its own slices of everything that starts with G. All models share `codes`.
+// its own slices of everything that starts with G. All models share `codes`. Philox's element of
+// node i and dimension d of the step's cell b is (b*N + i)*D + d, its step first_step + s, its seed
+// the model's.
 struct GinTrainParams {
   GinTrainConfig config;
   CellLayout layout;
