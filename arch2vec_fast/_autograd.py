@@ -15,3 +15,17 @@ def unpack_cells(codes: Tensor, num_nodes: int, num_op_types: int) -> tuple[Tens
     """Packed cells to dense float32; integers in, so there is no gradient."""
     adjacency, node_ops = torch.ops.arch2vec_fast.unpack_cells(codes, num_nodes, num_op_types)
     return adjacency, node_ops
+
+
+def pack_latents(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes of points, their norms and their frame; no gradient."""
+    codes, norms, frame = torch.ops.arch2vec_fast.pack_latents(points)
+    return codes, norms, frame
+
+
+def nearest_latent(
+    packed: tuple[Tensor, Tensor, Tensor, Tensor], queries: Tensor, visited: Tensor | None, k: int
+) -> tuple[Tensor, Tensor]:
+    """Distances and indices of the nearest of packed points; no gradient."""
+    distances, indices = torch.ops.arch2vec_fast.nearest_latent(*packed, queries, visited, k)
+    return distances, indices

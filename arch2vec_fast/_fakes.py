@@ -16,3 +16,31 @@ def _unpack_cells(codes: Tensor, num_nodes: int, num_op_types: int) -> tuple[Ten
     adjacency = codes.new_empty((codes.shape[0], num_nodes, num_nodes), dtype=torch.float32)
     node_ops = codes.new_empty((codes.shape[0], num_nodes, num_op_types), dtype=torch.float32)
     return adjacency, node_ops
+
+
+@torch.library.register_fake("arch2vec_fast::pack_latents")  # type: ignore[untyped-decorator]
+def _pack_latents(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    if points.device.type == "cuda":  # scans the points themselves
+        blocks = quads = fields = 0
+    else:
+        blocks, quads = (points.shape[0] + 15) // 16, (points.shape[1] + 3) // 4
+        fields = points.shape[1] + 3
+    return (
+        points.new_empty((blocks, quads, 16, 4), dtype=torch.uint8),
+        points.new_empty((blocks, 16)),
+        points.new_empty((fields,), dtype=torch.float64),
+    )
+
+
+@torch.library.register_fake("arch2vec_fast::nearest_latent")  # type: ignore[untyped-decorator]
+def _nearest_latent(
+    points: Tensor,
+    codes: Tensor,
+    norms: Tensor,
+    frame: Tensor,
+    queries: Tensor,
+    visited: Tensor | None,
+    k: int,
+) -> tuple[Tensor, Tensor]:
+    shape = (queries.shape[0], k)
+    return queries.new_empty(shape), queries.new_empty(shape, dtype=torch.int64)

@@ -11,8 +11,15 @@ from torch import Tensor
 
 from arch2vec_fast._checks import PackedLayout, check_codes, check_gin_encode
 from arch2vec_fast._gin_shape import GinShape
+from arch2vec_fast._latents import (
+    PackedLatents,
+    check_finite,
+    check_latents,
+    check_search,
+    visited_words,
+)
 
-__all__ = ["gin_encode", "unpack_cells"]
+__all__ = ["gin_encode", "nearest_latent", "pack_latents", "pack_visited", "unpack_cells"]
 
 
 def unpack_cells(codes: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor]:
@@ -67,3 +74,60 @@ def gin_encode(
         return torch.cat(readouts, 1)
     mu = F.linear(x, next(parts), next(parts))
     return mu if output == "nodes" else (share * mu).sum(1)
+
+
+def pack_latents(points: Tensor) -> PackedLatents:
+    """Packs points as `functional.pack_latents` on the CPU."""
+    check_latents(points)
+    check_finite("points", points)
+    count, dim = points.shape
+    blocks, quads = (count + 15) // 16, (dim + 3) // 4
+    exact = points.double()
+    low = exact.amin(0) if count else exact.new_zeros(dim)
+    range_ = float((exact.amax(0) - low).max()) if count else 0.0
+    step = range_ / 255 if range_ > 0 else 1.0
+    offset = exact - low
+    codes = (offset * (1 / step) + 0.5).clamp(max=255).floor()
+    error = (offset - codes * step).square().sum(1).sqrt().max() if count else exact.new_zeros(())
+    norms = codes.square().sum(1)
+
+    rows = F.pad(codes, (0, 4 * quads - dim, 0, 16 * blocks - count)).to(torch.uint8)
+    largest = norms.max() if count else norms.new_zeros(())
+    return PackedLatents(
+        points=points.contiguous(),
+        codes=rows.view(blocks, 16, quads, 4).transpose(1, 2).contiguous(),
+        norms=F.pad(norms.float(), (0, 16 * blocks - count), value=torch.inf).view(blocks, 16),
+        frame=torch.cat([low, torch.stack([low.new_tensor(step), error, largest])]),
+    )
+
+
+def pack_visited(visited: Tensor) -> Tensor:
+    """Packs a mask into bits as `functional.pack_visited`."""
+    words = visited_words(visited.shape[-1])
+    bits = F.pad((visited != 0).long(), (0, 64 * words - visited.shape[-1]))
+    bits = bits.view(*visited.shape[:-1], words, 64)
+    return (bits << torch.arange(64, device=visited.device)).sum(-1)
+
+
+def nearest_latent(
+    points: Tensor | PackedLatents, queries: Tensor, k: int = 1, visited: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Sorts all points by distance, in the dtype of the inputs (float32 or float64)."""
+    rows = points.points if isinstance(points, PackedLatents) else points
+    check_latents(rows, dtypes=None)
+    check_search(rows, queries, k, visited, dtypes=None)
+    check_finite("queries", queries)
+    distance = queries.new_zeros(len(queries), len(rows))
+    for d in range(rows.shape[1]):
+        difference = rows[:, d] - queries[:, d, None]
+        distance = distance + difference * difference
+    if visited is not None:
+        if visited.dtype == torch.int64:
+            bits = visited[..., None] >> torch.arange(64, device=visited.device) & 1
+            visited = bits.flatten(-2)[..., : len(rows)]
+        distance = distance.masked_fill(visited != 0, torch.nan)  # sorts behind infinity
+
+    distance = F.pad(distance, (0, k), value=torch.nan)
+    nearest, indices = (part[:, :k] for part in distance.sort(dim=1, stable=True))
+    missing = nearest.isnan()
+    return nearest.masked_fill(missing, torch.inf), indices.masked_fill(missing, -1)

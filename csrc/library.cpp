@@ -34,6 +34,12 @@ STABLE_TORCH_LIBRARY(arch2vec_fast, m) {
   m.def(
       "gin_encode(Tensor codes, Tensor weights, int[] config, int output, str precision) -> "
       "Tensor");
+  // The codes that nearest_latent scans, their norms and where they stand; empty on CUDA, which
+  // scans the points themselves. visited: bits, one row for all queries or one for each.
+  m.def("pack_latents(Tensor points) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "nearest_latent(Tensor points, Tensor codes, Tensor norms, Tensor frame, Tensor queries, "
+      "Tensor? visited, int k) -> (Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(arch2vec_fast, CompositeExplicitAutograd, m) {

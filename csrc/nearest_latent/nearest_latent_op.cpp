@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+// The operators arch2vec_fast::pack_latents and nearest_latent on the CPU: checks, allocation,
+// threads. Schemas in library.cpp.
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "common/check.h"
+#include "nearest_latent/nearest_latent.h"
+
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Blocks a thread takes at least: some 20 us of scanning, well above the cost of waking it.
+constexpr std::int64_t kGrain = 2048;
+
+// The public functions have worded these for their users; here they keep the raw operators from
+// reading out of bounds.
+void check_points(const Tensor& points) {
+  A2V_CHECK(points.scalar_type() == ScalarType::Float, "points: expected float32");
+  A2V_CHECK(points.dim() == 2 && points.size(0) < (std::int64_t{1} << 31) && points.size(1) >= 1 &&
+                points.size(1) <= a2v::kMaxLatentDim,
+            "points: expected shape [Q, D] with Q < 2^31 and D in 1..", a2v::kMaxLatentDim);
+}
+
+void check_packed(const Tensor& points, const Tensor& codes, const Tensor& norms,
+                  const Tensor& frame) {
+  const std::int64_t blocks = a2v::num_blocks(points.size(0));
+  const auto dim = static_cast<int>(points.size(1));
+  A2V_CHECK(codes.scalar_type() == ScalarType::Byte && norms.scalar_type() == ScalarType::Float &&
+                frame.scalar_type() == ScalarType::Double,
+            "codes, norms, frame: expected uint8, float32, float64");
+  A2V_CHECK(codes.numel() == blocks * a2v::num_quads(dim) * 4 * a2v::kBlockPoints &&
+                norms.numel() == blocks * a2v::kBlockPoints &&
+                frame.numel() == dim + a2v::kFrameFields,
+            "codes, norms, frame: not of these points; use pack_latents");
+}
+
+void check_search(const Tensor& points, const Tensor& queries, const std::optional<Tensor>& visited,
+                  std::int64_t k) {
+  A2V_CHECK(queries.scalar_type() == ScalarType::Float, "queries: expected float32");
+  A2V_CHECK(queries.dim() == 2 && queries.size(1) == points.size(1), "queries: expected shape [M, ",
+            points.size(1), "]");
+  A2V_CHECK(k >= 1 && k <= a2v::kMaxNeighbours, "k: ", k, " is outside 1..", a2v::kMaxNeighbours);
+  if (!visited.has_value()) {
+    return;
+  }
+  const std::int64_t words = (points.size(0) + 63) / 64;
+  A2V_CHECK(visited->scalar_type() == ScalarType::Long, "visited: expected int64");
+  A2V_CHECK(visited->dim() == 2 && visited->size(1) == words &&
+                (visited->size(0) == 1 || visited->size(0) == queries.size(0)),
+            "visited: expected shape [1, ", words, "] or [", queries.size(0), ", ", words, "]");
+}
+
+std::tuple<Tensor, Tensor, Tensor> pack_latents(const Tensor& points) {
+  check_points(points);
+  const Tensor rows = torch::stable::contiguous(points);
+  const std::int64_t num_points = rows.size(0);
+  const auto dim = static_cast<int>(rows.size(1));
+  const std::int64_t blocks = a2v::num_blocks(num_points);
+  Tensor codes = torch::stable::new_empty(rows, {blocks, a2v::num_quads(dim), a2v::kBlockPoints, 4},
+                                          ScalarType::Byte);
+  Tensor norms = torch::stable::new_empty(rows, {blocks, a2v::kBlockPoints}, ScalarType::Float);
+  Tensor frame = torch::stable::new_zeros(rows, {dim + a2v::kFrameFields}, ScalarType::Double);
+  const std::int64_t packed = a2v::pack_latents(
+      num_points, dim, rows.const_data_ptr<float>(), codes.mutable_data_ptr<std::uint8_t>(),
+      norms.mutable_data_ptr<float>(), frame.mutable_data_ptr<double>());
+  A2V_CHECK(packed == num_points, "points: row ", packed,
+            " holds a NaN or an infinity; remove or repair it");
+  return {codes, norms, frame};
+}
+
+// The queries as the scan reads them, with the memory they stand in.
+struct Queries {
+  std::vector<std::int32_t> codes;
+  std::vector<a2v::LatentQuery> queries;
+
+  Queries(const a2v::LatentPoints& points, const Tensor& rows, const std::uint64_t* visited,
+          std::int64_t visited_rows) {
+    const std::int64_t count = rows.size(0);
+    const std::int64_t words = (points.num_points + 63) / 64;
+    const std::int64_t code_length = 2 * a2v::num_quads(points.dim);
+    const float* values = rows.const_data_ptr<float>();
+    codes.resize(static_cast<std::size_t>(count * code_length));
+    queries.reserve(static_cast<std::size_t>(count));
+    for (std::int64_t m = 0; m < count; ++m) {
+      const float* query = values + m * points.dim;
+      A2V_CHECK(
+          std::all_of(query, query + points.dim, [](float value) { return std::isfinite(value); }),
+          "queries: row ", m, " holds a NaN or an infinity; remove or repair it");
+      const std::uint64_t* mask =
+          visited == nullptr ? nullptr : visited + (visited_rows == 1 ? 0 : m) * words;
+      queries.push_back(a2v::encode_query(points, query, mask, codes.data() + m * code_length));
+    }
+  }
+};
+
+// Splits M queries over the threads where there are many, else the blocks of points. The result
+// does not depend on it.
+struct Split {
+  std::int64_t num_queries, num_blocks, queries_each, blocks_each, groups, chunks;
+
+  Split(std::int64_t queries, std::int64_t blocks)
+      : num_queries(queries), num_blocks(std::max<std::int64_t>(blocks, 1)) {
+    const std::int64_t threads = torch::stable::get_num_threads();
+    const bool by_queries = queries >= 8 * threads;
+    const std::int64_t pieces = std::min(threads, (num_blocks + kGrain - 1) / kGrain);
+    queries_each = by_queries ? (queries + threads - 1) / threads : queries;
+    blocks_each = by_queries ? num_blocks : (num_blocks + pieces - 1) / pieces;
+    groups = (queries + queries_each - 1) / queries_each;
+    chunks = (num_blocks + blocks_each - 1) / blocks_each;
+  }
+};
+
+void search(const a2v::LatentPoints& points, const Queries& queries, int k, float* distances,
+            std::int64_t* indices) {
+  const auto num_queries = static_cast<std::int64_t>(queries.queries.size());
+  const std::int64_t blocks = a2v::num_blocks(points.num_points);
+  const Split split(num_queries, blocks);
+  // [M, chunks]: the lists of one query stand together, so that merging reads one array.
+  std::vector<std::uint64_t> keys(static_cast<std::size_t>(num_queries * split.chunks * k));
+  const a2v::ScanLatents scan = a2v::scan_latents();
+  torch::stable::parallel_for(
+      0, split.groups * split.chunks, 1, [&](std::int64_t first_task, std::int64_t last_task) {
+        for (std::int64_t task = first_task; task < last_task; ++task) {
+          const std::int64_t chunk = task % split.chunks;
+          const std::int64_t first = task / split.chunks * split.queries_each;
+          const std::int64_t last = std::min(first + split.queries_each, num_queries);
+          std::vector<a2v::LatentBest> best;
+          for (std::int64_t m = first; m < last; ++m) {
+            best.push_back({keys.data() + (m * split.chunks + chunk) * k, k, 0.0F});
+            a2v::start_best(best.back());
+          }
+          scan(points, queries.queries.data() + first, best.data(), last - first,
+               chunk * split.blocks_each, std::min((chunk + 1) * split.blocks_each, blocks));
+        }
+      });
+  for (std::int64_t m = 0; m < num_queries; ++m) {
+    a2v::merge_best(keys.data() + m * split.chunks * k, split.chunks, k, distances + m * k,
+                    indices + m * k);
+  }
+}
+
+std::tuple<Tensor, Tensor> nearest_latent(const Tensor& points, const Tensor& codes,
+                                          const Tensor& norms, const Tensor& frame,
+                                          const Tensor& queries,
+                                          const std::optional<Tensor>& visited, std::int64_t k) {
+  check_points(points);
+  check_packed(points, codes, norms, frame);
+  check_search(points, queries, visited, k);
+  const Tensor rows = torch::stable::contiguous(points);
+  const Tensor packed[] = {torch::stable::contiguous(codes), torch::stable::contiguous(norms),
+                           torch::stable::contiguous(frame)};
+  const Tensor wanted = torch::stable::contiguous(queries);
+  const std::optional<Tensor> mask =
+      visited.has_value() ? std::optional(torch::stable::contiguous(*visited)) : std::nullopt;
+  Tensor distances = torch::stable::new_empty(wanted, {wanted.size(0), k}, ScalarType::Float);
+  Tensor indices = torch::stable::new_empty(wanted, {wanted.size(0), k}, ScalarType::Long);
+  if (wanted.size(0) == 0) {
+    return {distances, indices};
+  }
+  const a2v::LatentPoints latents{
+      .num_points = rows.size(0),
+      .dim = static_cast<int>(rows.size(1)),
+      .points = rows.const_data_ptr<float>(),
+      .codes = packed[0].const_data_ptr<std::uint8_t>(),
+      .norms = packed[1].const_data_ptr<float>(),
+      .frame = packed[2].const_data_ptr<double>(),
+  };
+  const auto* words =
+      mask.has_value()
+          ? reinterpret_cast<const std::uint64_t*>(mask->const_data_ptr<std::int64_t>())
+          : nullptr;
+  const Queries coded(latents, wanted, words, mask.has_value() ? mask->size(0) : 0);
+  search(latents, coded, static_cast<int>(k), distances.mutable_data_ptr<float>(),
+         indices.mutable_data_ptr<std::int64_t>());
+  return {distances, indices};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(arch2vec_fast, CPU, m) {
+  m.impl("pack_latents", TORCH_BOX(&pack_latents));
+  m.impl("nearest_latent", TORCH_BOX(&nearest_latent));
+}
