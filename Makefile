@@ -18,7 +18,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PYTEST_ARGS ?=
 
 BUILD_TOOLS := "setuptools>=77" "cmake>=3.25" ninja "pybind11>=2.13"
-NATIVE := pyproject.toml setup.py CMakeLists.txt $(wildcard _build/*.py csrc/*.cpp csrc/*/*.cpp csrc/*/*.h)
+NATIVE := pyproject.toml setup.py CMakeLists.txt $(wildcard _build/*.py cmake/* csrc/*.cpp $(addprefix csrc/*/*,.cpp .h .cu .cuh))
 
 .PHONY: help demo table1 test bench bench-quick lint format clean
 .DEFAULT_GOAL := help
@@ -45,12 +45,12 @@ lint: $(VENV)/lint-tools  ## what CI checks without running anything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.cpp' '*.h')
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.cpp' '*.h' '*.hpp' '*.cu' '*.cuh')
 
 format: $(VENV)/lint-tools  ## rewrite sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.h')
+	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.h' '*.hpp' '*.cu' '*.cuh')
 
 clean:  ## remove builds and the environment, keep results
 	rm -rf build dist *.egg-info $(VENV) arch2vec_fast/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

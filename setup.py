@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Drives CMake + ninja: CMakeLists.txt lists what is compiled, pyproject.toml everything else.
 
-Why so thin: setuptools only has to know that two binary modules exist and where CMake puts them.
+Why so thin: setuptools only has to know which binary modules exist and where CMake puts them.
+`_C_cuda` exists where nvcc does (`A2V_CUDA=OFF` forbids it, `A2V_CUDA=ON` requires it).
 `python setup.py build_ext --inplace` rebuilds incrementally, because the CMake folder is kept in
 `build/` (one per interpreter).
 
@@ -26,7 +27,7 @@ import toolchain  # noqa: E402  (in-tree module, importable only after the line 
 
 
 class CMakeBuild(build_ext):
-    """Configures, builds and installs both modules into the folder setuptools collects from."""
+    """Configures, builds and installs the modules into the folder setuptools collects from."""
 
     def build_extensions(self) -> None:
         try:
@@ -57,11 +58,18 @@ class CMakeBuild(build_ext):
             f"-Dpybind11_DIR={tools.pybind11}",
             f"-DA2V_TORCH_DIR={tools.torch}",
             f"-DA2V_WERROR={os.environ.get('A2V_WERROR', 'OFF')}",
+            f"-DA2V_CUDA={'ON' if tools.nvcc else 'OFF'}",
+            *([f"-DCMAKE_CUDA_COMPILER={tools.nvcc}"] if tools.nvcc else []),
             *shlex.split(os.environ.get("A2V_CMAKE_ARGS", "")),
         ]
 
 
+try:
+    MODULES = ["_cells", "_C", *(["_C_cuda"] if toolchain.find_nvcc() else [])]
+except toolchain.BuildError as error:
+    raise SystemExit(f"arch2vec-fast: {error}") from None
+
 setup(
-    ext_modules=[Extension("arch2vec_fast._cells", []), Extension("arch2vec_fast._C", [])],
+    ext_modules=[Extension(f"arch2vec_fast.{name}", []) for name in MODULES],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds what the build needs: compiler, cmake, ninja, pybind11 and the target's torch.
+"""Finds what the build needs: compiler, cmake, ninja, pybind11, the target's torch, perhaps nvcc.
 
 Why torch is searched for instead of imported: an isolated build (`pip install .`) hides the
 target's site-packages, but the interpreter still is the target's, so its `platlib` folder is known
@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import site
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ class Tools:
     ninja: str
     pybind11: Path
     torch: Path
+    nvcc: Path | None  # None: the package is built without CUDA kernels
 
 
 def torch_candidates() -> Iterator[Path]:
@@ -139,6 +141,52 @@ def find_pybind11() -> Path:
     return Path(pybind11.get_cmake_dir())
 
 
+def nvcc_candidates() -> Iterator[str]:
+    """Yields what may be a CUDA compiler, best first; absolute paths or words for PATH."""
+    if named := os.environ.get("CUDACXX"):
+        yield named
+        return
+    yield "nvcc"
+    homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    yield from (str(Path(home) / "bin" / "nvcc") for home in [*homes, "/usr/local/cuda"])
+
+
+def find_nvcc() -> Path | None:
+    """Returns the CUDA compiler to build `_C_cuda` with, or None to build without.
+
+    `A2V_CUDA` says what is wanted: AUTO (default: where there is one), ON or OFF.
+    """
+    wanted = os.environ.get("A2V_CUDA", "AUTO").upper()
+    if wanted not in ("AUTO", "ON", "OFF"):
+        raise BuildError(f"A2V_CUDA: {wanted!r} is none of AUTO, ON, OFF")
+    if wanted == "OFF":
+        return None
+    for name in nvcc_candidates():
+        if (found := shutil.which(name)) is not None:
+            return _resolve_nvcc(Path(found))
+    if wanted == "ON":
+        raise BuildError(
+            "nvcc: not found, but A2V_CUDA=ON; put it on PATH or set CUDACXX or CUDA_HOME"
+        )
+    return None
+
+
+def _resolve_nvcc(nvcc: Path) -> Path:
+    """The compiler in its toolkit: on PATH there may be a script that only starts it.
+
+    CMake looks for the toolkit's headers and libraries beside it.
+    """
+    result = subprocess.run(
+        [nvcc, "--dryrun", "-x", "cu", os.devnull, "-c", "-o", os.devnull],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    here = re.search(r"^#\$ _HERE_=(.+)$", result.stderr, re.MULTILINE)
+    real = Path(here[1].strip()) / "nvcc" if here else nvcc
+    return real if real.exists() else nvcc
+
+
 def find() -> Tools:
     """Finds everything, in the order in which a fresh machine lacks it."""
     find_compiler()
@@ -147,4 +195,5 @@ def find() -> Tools:
         ninja=find_program("ninja", "`pip install ninja` or your system's package"),
         pybind11=find_pybind11(),
         torch=find_torch(),
+        nvcc=find_nvcc(),
     )

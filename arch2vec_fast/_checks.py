@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from arch2vec_fast import _library
+
 if TYPE_CHECKING:
     from arch2vec_fast._gin_shape import GinShape
 
@@ -56,6 +58,22 @@ def check_cpu(name: str, tensor: Tensor) -> None:
             f"{name}: on {tensor.device}, but this version has kernels for the CPU only; "
             f"pass {name}.cpu() and move the results"
         )
+
+
+def check_kernels(name: str, tensor: Tensor, operator: str) -> None:
+    """Refuses a device for which `operator` has no kernel, instead of falling back to a slow path.
+
+    Accepts the CPU, the meta device, and CUDA where the operator's CUDA kernel is loaded.
+    """
+    device = tensor.device.type
+    if device in ("cpu", "meta") or (device == "cuda" and _library.has_cuda_kernel(operator)):
+        return
+    if device == "cuda" and (reason := _library.cuda_kernels()) is not None:
+        raise ValueError(f"{name}: on {tensor.device}, but the CUDA kernels are missing: {reason}")
+    raise ValueError(
+        f"{name}: on {tensor.device}, but {operator} has no kernels for it; "
+        f"pass {name}.cpu() and move the results"
+    )
 
 
 def check_device(device: str | torch.device) -> torch.device:

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads `_C`, the operators, after torch.
+"""Loads `_C`, the operators, after torch, and `_C_cuda`, their CUDA kernels, where torch has CUDA.
 
 Why the order matters: `_C` is linked against `libtorch_cpu` without a search path, so that one
 binary serves any torch >= 2.10 wherever it is installed. The dynamic loader finds that library only
 because torch has loaded it already. There is no pure-Python fallback: a slow path nobody asked for
 would hide a broken installation.
+
+`_C_cuda` may be missing: the package is complete without it as long as no tensor is on a GPU.
+`cuda_kernels()` says what became of it, and the checks of the public functions pass that on.
 """
 
 import importlib
@@ -14,6 +17,7 @@ from pathlib import Path
 import torch  # must stay above the import of _C, see the module docstring
 
 MINIMUM_TORCH = (2, 10)
+NAMESPACE = "arch2vec_fast::"
 
 
 def load(name: str = "_C") -> None:
@@ -28,6 +32,43 @@ def simd_level() -> str:
     """Returns what the CPU kernels use: "scalar", "avx2" or "avx512"; `A2V_SIMD` overrides."""
     level: str = torch.ops.arch2vec_fast.simd_level()
     return level
+
+
+def cuda_kernels() -> str | None:
+    """None if the CUDA kernels are loaded, else one line: why not, and the fix."""
+    return _cuda_kernels
+
+
+def cuda_library() -> Path | None:
+    """The file of `_C_cuda`, built for this interpreter, or None."""
+    files = [Path(__file__).parent / f"_C_cuda{suffix}" for suffix in EXTENSION_SUFFIXES]
+    return next((file for file in files if file.exists()), None)
+
+
+def has_cuda_kernel(operator: str) -> bool:
+    """Whether `arch2vec_fast::<operator>` runs on CUDA tensors."""
+    return f"{NAMESPACE}{operator}" in _cuda_operators
+
+
+def _load_cuda() -> str | None:
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} has no CUDA; install a CUDA build of torch"
+    if cuda_library() is None:
+        return "_C_cuda is not built; reinstall arch2vec-fast where nvcc is (PATH or CUDA_HOME)"
+    try:
+        load("_C_cuda")
+    except ImportError as error:
+        return " ".join(str(error).splitlines())
+    return None
+
+
+def _operators_on_cuda() -> frozenset[str]:
+    return frozenset(
+        name
+        for name in torch._C._dispatch_get_all_op_names()
+        if name.startswith(NAMESPACE)
+        and torch._C._dispatch_has_kernel_for_dispatch_key(name, "CUDA")
+    )
 
 
 def _explain(name: str, error: ImportError) -> str:
@@ -49,3 +90,5 @@ def _explain(name: str, error: ImportError) -> str:
 
 
 load()
+_cuda_kernels = _load_cuda()
+_cuda_operators = _operators_on_cuda()  # looked up once: torch.compile cannot trace the question

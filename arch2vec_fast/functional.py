@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from arch2vec_fast import _autograd, _latents
-from arch2vec_fast._checks import PackedLayout, check_codes, check_cpu
+from arch2vec_fast._checks import PackedLayout, check_codes, check_cpu, check_kernels
 from arch2vec_fast._latents import PackedLatents
 
 __all__ = ["nearest_latent", "pack_latents", "pack_visited", "unpack_cells"]
@@ -32,10 +32,12 @@ def unpack_cells(codes: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor]:
     Raises:
         TypeError: `codes` is not an int64 tensor.
         ValueError: W does not belong to the layout, the device has no kernels, or a cell (named)
-            holds an operation that the layout lacks or bits above the layout's.
+            holds an operation that the layout lacks or bits above the layout's. On CUDA such a
+            cell does not raise, because that would wait for the device: all its outputs are NaN.
 
     Not differentiable (integers in). Deterministic. One pass over the outputs, B * N * (N + F) * 4
-    bytes, on torch's intra-op threads; works under `torch.compile(fullgraph=True)`.
+    bytes, on torch's intra-op threads or the current CUDA stream (no synchronisation, may be
+    captured into a CUDA graph); works under `torch.compile(fullgraph=True)`.
 
     Example:
         >>> import torch
@@ -48,7 +50,7 @@ def unpack_cells(codes: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor]:
         [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     """
     check_codes(codes, layout)
-    check_cpu("codes", codes)
+    check_kernels("codes", codes, "unpack_cells")
     return _autograd.unpack_cells(codes, layout.num_nodes, layout.num_op_types)
 
 

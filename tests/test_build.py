@@ -153,6 +153,42 @@ def test_missing_compiler_is_one_line(
     assert "\n" not in message
 
 
+def fake_nvcc(folder: Path, here: Path) -> Path:
+    """A program that answers --dryrun as nvcc does, for a toolkit in the folder `here`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "nvcc"
+    program.write_text(f"#!/bin/sh\necho '#$ _HERE_={here}' >&2\n")
+    program.chmod(0o755)
+    return program
+
+
+def test_nvcc_behind_a_wrapper_is_the_one_in_its_toolkit(
+    toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = fake_nvcc(tmp_path / "cuda" / "bin", tmp_path / "cuda" / "bin")
+    fake_nvcc(tmp_path / "bin", real.parent)
+    monkeypatch.delenv("CUDACXX", raising=False)
+    monkeypatch.delenv("A2V_CUDA", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    assert toolchain.find_nvcc() == real
+    monkeypatch.setenv("A2V_CUDA", "OFF")
+    assert toolchain.find_nvcc() is None
+
+
+def test_nvcc_is_optional_unless_asked_for(
+    toolchain: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDACXX", "/absent/nvcc")
+    monkeypatch.delenv("A2V_CUDA", raising=False)
+    assert toolchain.find_nvcc() is None
+    monkeypatch.setenv("A2V_CUDA", "on")
+    with pytest.raises(toolchain.BuildError, match=r"^nvcc: not found, but A2V_CUDA=ON; put it"):
+        toolchain.find_nvcc()
+    monkeypatch.setenv("A2V_CUDA", "yes")
+    with pytest.raises(toolchain.BuildError, match=r"^A2V_CUDA: 'YES' is none of AUTO, ON, OFF$"):
+        toolchain.find_nvcc()
+
+
 def test_setup_fails_in_one_line_without_a_compiler() -> None:
     pytest.importorskip("setuptools")
     result = subprocess.run(
@@ -172,9 +208,14 @@ def test_setup_fails_in_one_line_without_a_compiler() -> None:
 def test_sources_on_disk_are_those_of_the_one_list() -> None:
     """A file that nobody compiles is dead; CMakeLists.txt lists without wildcards."""
     listed = (ROOT / "CMakeLists.txt").read_text()
-    for path in sorted((ROOT / "csrc").rglob("*.cpp")):
-        assert f"  {path.relative_to(ROOT)}\n" in listed, path
-    assert "GLOB" not in listed
+    tested = (ROOT / "tests" / "cuda_on_cpu" / "CMakeLists.txt").read_text()
+    for path in sorted((ROOT / "csrc").rglob("*.c[pu]*")):
+        name = path.relative_to(ROOT)
+        if path.suffix in (".cpp", ".cu"):
+            assert f"  {name}\n" in listed, name
+        if path.suffix == ".cu":
+            assert re.search(rf"\s{re.escape(str(name))}[\s)]", tested), f"{name}: no kernel test"
+    assert "GLOB" not in listed + tested
 
 
 def test_minimum_torch_is_the_same_everywhere(toolchain: ModuleType) -> None:

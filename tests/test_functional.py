@@ -156,10 +156,3 @@ def test_unpack_cells_raw_operator_is_memory_safe(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         torch.ops.arch2vec_fast.unpack_cells(*arguments)
-
-
-@pytest.mark.cuda
-def test_unpack_cells_rejects_cuda_instead_of_falling_back() -> None:
-    codes = torch.zeros(1, 1, dtype=torch.int64, device="cuda")
-    with pytest.raises(ValueError, match="kernels for the CPU only"):
-        functional.unpack_cells(codes, CellLayout(7, 5))

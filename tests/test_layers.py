@@ -17,7 +17,7 @@ PACKAGE = ROOT / "arch2vec_fast"
 
 # From the bottom up. `_cells` and `_C` are the compiled modules.
 LEVELS = [
-    {"_cells", "_C"},
+    {"_cells", "_C", "_C_cuda"},
     {"_fakes", "_library"},
     {"_autograd", "_checks", "_gin_shape", "_latents", "reference"},
     {"spaces", "functional"},

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operator library: how it is found, what it says when not, its instruction set."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from arch2vec_fast import _library
+from arch2vec_fast import _checks, _library
 
 LEVELS = ["scalar", "avx2", "avx512"]
 
@@ -74,6 +77,35 @@ def test_broken_library_shows_the_loaders_words(
     assert "_broken.cpython-38-old.so: built for another interpreter" in message
 
 
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        (
+            "_C_cuda is not built; reinstall arch2vec-fast where nvcc is (PATH or CUDA_HOME)",
+            r"^codes: on cuda:0, but the CUDA kernels are missing: _C_cuda is not built; reinstall",
+        ),
+        (None, r"^codes: on cuda:0, but simd_level has no kernels for it; pass codes.cpu\(\)"),
+    ],
+)
+def test_cuda_tensor_without_kernels_names_the_fix(
+    monkeypatch: pytest.MonkeyPatch, reason: str | None, message: str
+) -> None:
+    monkeypatch.setattr(_library, "_cuda_kernels", reason)
+    monkeypatch.setattr(_library, "_cuda_operators", frozenset())
+    codes = SimpleNamespace(device=torch.device("cuda:0"))
+    with pytest.raises(ValueError, match=message) as caught:
+        _checks.check_kernels("codes", codes, "simd_level")  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_cuda_kernels_are_loaded_exactly_where_torch_has_cuda() -> None:
+    reason = _library.cuda_kernels()
+    if torch.version.cuda is None:
+        assert reason is not None
+        assert re.match(r"torch \S+ has no CUDA; install a CUDA build of torch$", reason)
+    assert _library.has_cuda_kernel("unpack_cells") == (reason is None)
+
+
 def test_spaces_do_not_import_torch() -> None:
     code = "import sys, arch2vec_fast.spaces; print('torch' in sys.modules)"
     assert run_python(code).strip() == "False"
@@ -81,7 +113,12 @@ def test_spaces_do_not_import_torch() -> None:
 
 def test_library_carries_no_search_path() -> None:
     """A RUNPATH of the build machine would load a second libtorch where that folder exists."""
-    [library] = Path(_library.__file__).parent.glob("_C.*.so")
-    content = library.read_bytes()
-    assert b"libtorch_cpu.so" in content
-    assert b"site-packages" not in content
+    libraries = {path.name.partition(".")[0]: path.read_bytes() for path in _built_libraries()}
+    assert {"_C"} <= libraries.keys() <= {"_C", "_C_cuda"}
+    for content in libraries.values():
+        assert b"libtorch_cpu.so" in content
+        assert b"site-packages" not in content
+
+
+def _built_libraries() -> list[Path]:
+    return list(Path(_library.__file__).parent.glob("_C*.so"))

@@ -105,9 +105,19 @@ def _built() -> dict[str, Any]:
     return {
         "_cells": _load_state("arch2vec_fast._cells"),
         "_C": _load_state("arch2vec_fast._library"),
-        "_C_cuda": "this version has no CUDA kernels; models run on CUDA through torch",
+        "_C_cuda": _cuda_state(),
         "nvcc": shutil.which("nvcc"),
     }
+
+
+def _cuda_state() -> str:
+    try:
+        from arch2vec_fast import _library
+    except ImportError:
+        return "needs _C"
+    if (reason := _library.cuda_kernels()) is None:
+        return "built"
+    return reason if _library.cuda_library() is None else f"built, but not loaded: {reason}"
 
 
 def _load_state(module: str) -> str:

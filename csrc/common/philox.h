@@ -96,8 +96,8 @@ A2V_HOST_DEVICE inline float log_of(float x) {
   return add(add(f, y), multiply(e, 0.693359375F));
 }
 
-// cos and sin of an angle uniform on the circle, 2 pi (word >> 7) / 2^25 - pi/4 up to half a unit: by
-// quadrant, and a polynomial on [-pi/4, pi/4].
+// cos and sin of an angle uniform on the circle, 2 pi (word >> 7) / 2^25 - pi/4 up to half a unit:
+// by quadrant, and a polynomial on [-pi/4, pi/4].
 A2V_HOST_DEVICE inline void circle(std::uint32_t word, float* cosine, float* sine) {
   const std::uint32_t quadrant = word >> 30;
   const auto within = static_cast<float>((word & 0x3fffffffU) >> 7);  // 23 bits, exact
