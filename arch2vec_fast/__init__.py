@@ -16,12 +16,14 @@ if TYPE_CHECKING:
         compat,
         embeddings,
         functional,
+        index,
         models,
         pretrain,
         reference,
         spaces,
     )
     from arch2vec_fast.embeddings import EmbeddingTable, embed
+    from arch2vec_fast.index import LatentIndex, VisitedSet, build_index
     from arch2vec_fast.models import Recipe, build_model
     from arch2vec_fast.pretrain import Run
     from arch2vec_fast.pretrain.metrics import evaluate
@@ -32,15 +34,19 @@ __all__ = [
     "CellLayout",
     "CellSpace",
     "EmbeddingTable",
+    "LatentIndex",
     "Recipe",
     "Run",
+    "VisitedSet",
     "analysis",
+    "build_index",
     "build_model",
     "compat",
     "embed",
     "embeddings",
     "evaluate",
     "functional",
+    "index",
     "models",
     "pretrain",
     "reference",
@@ -52,8 +58,11 @@ _HOME = {
     "CellLayout": "spaces",
     "CellSpace": "spaces",
     "EmbeddingTable": "embeddings",
+    "LatentIndex": "index",
     "Recipe": "models",
     "Run": "pretrain",
+    "VisitedSet": "index",
+    "build_index": "index",
     "build_model": "models",
     "embed": "embeddings",
     "evaluate": "pretrain.metrics",

@@ -335,3 +335,77 @@ def test_nearest_latent_raw_operator_is_memory_safe() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             operator(*packed, queries, visited, k)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("k", [1, 2, 100, 1024])
+@pytest.mark.parametrize("dim", [1, 3, 16, 100])
+def test_nearest_latent_cuda_matches_the_cpu(dim: int, k: int, generator: torch.Generator) -> None:
+    """To the bit, ties and masks included; as many queries as make every width of a group."""
+    points = clustered(20_003, dim, generator)
+    here, there = functional.pack_latents(points), functional.pack_latents(points.cuda())
+    for rows in (1, 3, 21):
+        queries = points[:rows] + 0.2 * torch.randn(rows, dim, generator=generator)
+        for visited in masks(len(points), rows, generator):
+            expected = functional.nearest_latent(here, queries, k, visited)
+            mask = None if visited is None else visited.cuda()
+            found = functional.nearest_latent(there, queries.cuda(), k, mask)
+            assert_same((found[0].cpu(), found[1].cpu()), expected)
+
+
+@pytest.mark.cuda
+def test_nearest_latent_cuda_where_rows_are_odd(generator: torch.Generator) -> None:
+    """Misaligned rows, no points, no queries, more queries than a grid takes, NaN."""
+    storage = torch.randn(1 + 500 * 16, generator=generator).cuda()
+    points = storage[1:].view(500, 16)
+    queries = torch.randn(70_000, 16, generator=generator).cuda()
+    visited = torch.rand(70_000, 500, generator=generator).cuda() < 0.5
+    for k in (1, 3):
+        found = functional.nearest_latent(points, queries, k, visited)
+        for part in (slice(0, 50), slice(65_500, 65_560), slice(69_990, 70_000)):
+            expected = reference.nearest_latent(points, queries[part], k, visited[part])
+            assert_same((found[0][part], found[1][part]), expected)
+        assert functional.nearest_latent(points, queries[:0], k)[1].shape == (0, k)
+        empty = functional.nearest_latent(points[:0], queries[:2], k)
+        assert (empty[1] == -1).all()
+        queries[1, 3] = torch.nan
+        found = functional.nearest_latent(points, queries[:2], k)
+        assert (found[1][0] >= 0).all()
+        assert (found[1][1] == -1).all()
+        queries[1, 3] = 0
+    with pytest.raises(ValueError, match=r"^points: row 0 holds a NaN"):
+        functional.pack_latents(torch.full((2, 2), torch.nan, device="cuda"))
+    with pytest.raises(ValueError, match=r"^queries: on cpu, but points on cuda:0"):
+        functional.nearest_latent(points, queries.cpu())
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("k", [1, 5])
+def test_nearest_latent_cuda_graph(k: int, generator: torch.Generator) -> None:
+    """Capturable, hence free of synchronisation; a replay reads the new queries and mask."""
+    points = torch.randn(5000, 16, generator=generator)
+    packed = functional.pack_latents(points.cuda())
+    queries = torch.zeros(8, 16, device="cuda")
+    visited = torch.zeros(8, 79, dtype=torch.int64, device="cuda")
+    functional.nearest_latent(packed, queries, k, visited)  # loads the kernels
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = functional.nearest_latent(packed, queries, k, visited)
+    for _ in range(3):
+        queries.copy_(torch.randn(8, 16, generator=generator))
+        mask = torch.rand(8, 5000, generator=generator) < 0.5
+        visited.copy_(functional.pack_visited(mask))
+        graph.replay()
+        expected = reference.nearest_latent(points, queries.cpu(), k, mask)
+        assert_same((found[0].cpu(), found[1].cpu()), expected)
+
+
+@pytest.mark.cuda
+def test_nearest_latent_cuda_opcheck(generator: torch.Generator) -> None:
+    packed = functional.pack_latents(torch.randn(70, 5, generator=generator).cuda())
+    operators = torch.ops.arch2vec_fast
+    torch.library.opcheck(operators.pack_latents.default, (packed.points,))
+    queries = torch.randn(3, 5, generator=generator).cuda()
+    visited = torch.zeros(1, 2, dtype=torch.int64, device="cuda")
+    for k in (1, 4):
+        torch.library.opcheck(operators.nearest_latent.default, (*packed, queries, visited, k))

@@ -2,6 +2,8 @@
 // The operators arch2vec_fast::pack_latents and nearest_latent on the CPU: checks, allocation,
 // threads. Schemas in library.cpp.
 
+#include "nearest_latent/nearest_latent_op.h"
+
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -13,9 +15,6 @@
 #include <tuple>
 #include <vector>
 
-#include "common/check.h"
-#include "nearest_latent/nearest_latent.h"
-
 namespace {
 
 using torch::headeronly::ScalarType;
@@ -24,15 +23,7 @@ using torch::stable::Tensor;
 // Blocks a thread takes at least: some 20 us of scanning, well above the cost of waking it.
 constexpr std::int64_t kGrain = 2048;
 
-// The public functions have worded these for their users; here they keep the raw operators from
-// reading out of bounds.
-void check_points(const Tensor& points) {
-  A2V_CHECK(points.scalar_type() == ScalarType::Float, "points: expected float32");
-  A2V_CHECK(points.dim() == 2 && points.size(0) < (std::int64_t{1} << 31) && points.size(1) >= 1 &&
-                points.size(1) <= a2v::kMaxLatentDim,
-            "points: expected shape [Q, D] with Q < 2^31 and D in 1..", a2v::kMaxLatentDim);
-}
-
+// Keeps the scan inside what pack_latents made.
 void check_packed(const Tensor& points, const Tensor& codes, const Tensor& norms,
                   const Tensor& frame) {
   const std::int64_t blocks = a2v::num_blocks(points.size(0));
@@ -46,24 +37,8 @@ void check_packed(const Tensor& points, const Tensor& codes, const Tensor& norms
             "codes, norms, frame: not of these points; use pack_latents");
 }
 
-void check_search(const Tensor& points, const Tensor& queries, const std::optional<Tensor>& visited,
-                  std::int64_t k) {
-  A2V_CHECK(queries.scalar_type() == ScalarType::Float, "queries: expected float32");
-  A2V_CHECK(queries.dim() == 2 && queries.size(1) == points.size(1), "queries: expected shape [M, ",
-            points.size(1), "]");
-  A2V_CHECK(k >= 1 && k <= a2v::kMaxNeighbours, "k: ", k, " is outside 1..", a2v::kMaxNeighbours);
-  if (!visited.has_value()) {
-    return;
-  }
-  const std::int64_t words = (points.size(0) + 63) / 64;
-  A2V_CHECK(visited->scalar_type() == ScalarType::Long, "visited: expected int64");
-  A2V_CHECK(visited->dim() == 2 && visited->size(1) == words &&
-                (visited->size(0) == 1 || visited->size(0) == queries.size(0)),
-            "visited: expected shape [1, ", words, "] or [", queries.size(0), ", ", words, "]");
-}
-
 std::tuple<Tensor, Tensor, Tensor> pack_latents(const Tensor& points) {
-  check_points(points);
+  a2v::check_points(points);
   const Tensor rows = torch::stable::contiguous(points);
   const std::int64_t num_points = rows.size(0);
   const auto dim = static_cast<int>(rows.size(1));
@@ -155,9 +130,8 @@ std::tuple<Tensor, Tensor> nearest_latent(const Tensor& points, const Tensor& co
                                           const Tensor& norms, const Tensor& frame,
                                           const Tensor& queries,
                                           const std::optional<Tensor>& visited, std::int64_t k) {
-  check_points(points);
+  a2v::check_search(points, queries, visited, k);
   check_packed(points, codes, norms, frame);
-  check_search(points, queries, visited, k);
   const Tensor rows = torch::stable::contiguous(points);
   const Tensor packed[] = {torch::stable::contiguous(codes), torch::stable::contiguous(norms),
                            torch::stable::contiguous(frame)};
