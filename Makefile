@@ -20,7 +20,7 @@ PYTEST_ARGS ?=
 BUILD_TOOLS := "setuptools>=77" "cmake>=3.25" ninja "pybind11>=2.13"
 NATIVE := pyproject.toml setup.py CMakeLists.txt $(wildcard _build/*.py cmake/* csrc/*.cpp $(addprefix csrc/*/*,.cpp .h .cu .cuh))
 
-.PHONY: help demo table1 test bench bench-quick lint format clean
+.PHONY: help demo table1 test gpu-check bench bench-quick lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -51,6 +51,10 @@ format: $(VENV)/lint-tools  ## rewrite sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.h' '*.hpp' '*.cu' '*.cuh')
+
+# Not the environment of .venv: this interpreter's own torch with CUDA, no installation, no network.
+gpu-check:  ## on a machine with a GPU: build in place, tests, sanitizer, benchmarks; SECTIONS="build tests" runs some
+	$(PYTHON) -m bench.gpu.check $(SECTIONS)
 
 clean:  ## remove builds and the environment, keep results
 	rm -rf build dist *.egg-info $(VENV) arch2vec_fast/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

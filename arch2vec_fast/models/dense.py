@@ -3,12 +3,12 @@
 
 from torch import Tensor
 
-from arch2vec_fast import functional, reference
+from arch2vec_fast import _library, functional, reference
 from arch2vec_fast.spaces import CellLayout
 
 
 def unpack(codes: Tensor, layout: CellLayout) -> tuple[Tensor, Tensor]:
     """Dense (adjacency, node_ops) of codes; in plain PyTorch on devices without a kernel."""
-    if codes.device.type == "cpu":
+    if codes.is_cpu or (codes.is_cuda and _library.has_cuda_kernel("unpack_cells")):
         return functional.unpack_cells(codes, layout)
     return reference.unpack_cells(codes, layout)

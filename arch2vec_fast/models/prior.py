@@ -98,7 +98,9 @@ class LatentMoments:
             parts["outer"] = flat.T @ flat
             parts["sigma2"] = _sigma(mu, log_sigma).double().flatten(1).pow(2).sum(0)
         for name, value in parts.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            if name in self.sums:  # on the CPU where a checkpoint was read
+                value = self.sums[name].to(value.device) + value
+            self.sums[name] = value
         self.count += len(mu)
         self.shape = (mu.shape[1], mu.shape[2])
 

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every CUDA kernel once or twice on small, odd sizes: what compute-sanitizer is pointed at.
+
+A kernel's case is a function here. Results are compared in tests; here memory and races matter.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import torch
+
+from arch2vec_fast import functional
+from arch2vec_fast.spaces import CellLayout
+
+
+def unpack_cells() -> None:
+    """One word and two words a cell, one warp and several blocks."""
+    for layout in (CellLayout(7, 5), CellLayout(11, 11)):
+        for count in (1, 33, 523):
+            codes = torch.zeros(count, layout.words, dtype=torch.int64, device="cuda")
+            functional.unpack_cells(codes, layout)
+
+
+CASES: tuple[Callable[[], None], ...] = (unpack_cells,)
+
+
+def main() -> int:
+    """Runs the cases named on the command line, or all; one that fails does not stop the others."""
+    wanted = sys.argv[1:]
+    failed = 0
+    for case in CASES:
+        if wanted and case.__name__ not in wanted:
+            continue
+        try:
+            case()
+            torch.cuda.synchronize()
+            print(f"{case.__name__}: ran", flush=True)
+        except Exception as error:
+            failed = 1
+            print(f"{case.__name__}: {type(error).__name__}: {error}", flush=True)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
