@@ -29,3 +29,11 @@ def nearest_latent(
     """Distances and indices of the nearest of packed points; no gradient."""
     distances, indices = torch.ops.arch2vec_fast.nearest_latent(*packed, queries, visited, k)
     return distances, indices
+
+
+def gin_encode(
+    codes: Tensor, weights: Tensor, config: list[int], output: int, precision: str
+) -> Tensor:
+    """Encodings of packed cells by a folded encoder; made for inference, without a gradient."""
+    encoded: Tensor = torch.ops.arch2vec_fast.gin_encode(codes, weights, config, output, precision)
+    return encoded

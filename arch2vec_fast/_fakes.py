@@ -44,3 +44,12 @@ def _nearest_latent(
 ) -> tuple[Tensor, Tensor]:
     shape = (queries.shape[0], k)
     return queries.new_empty(shape), queries.new_empty(shape, dtype=torch.int64)
+
+
+@torch.library.register_fake("arch2vec_fast::gin_encode")  # type: ignore[untyped-decorator]
+def _gin_encode(
+    codes: Tensor, weights: Tensor, config: list[int], output: int, precision: str
+) -> Tensor:
+    num_nodes, _, hidden_dim, latent_dim, num_layers = config[:5]
+    shape = [(latent_dim,), (num_nodes, latent_dim), (num_layers * hidden_dim,)][output]
+    return weights.new_empty((codes.shape[0], *shape))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,16 @@ from arch2vec_fast._checks import check_device
 from arch2vec_fast._files import read_tensors, read_torch, write_tensors, write_torch
 from arch2vec_fast._progress import Progress
 from arch2vec_fast.index import LatentIndex, build_index
-from arch2vec_fast.models.dense import unpack
 from arch2vec_fast.models.gin_vae import AutoencoderBase
-from arch2vec_fast.models.inference import inference_encoder
+from arch2vec_fast.models.inference import CellEncoder, readout_encoder
 from arch2vec_fast.spaces import CellBatch, CellLayout
 
 if TYPE_CHECKING:
     from arch2vec_fast.pretrain import Run
 
-_CHUNK = 1024  # the node states of a chunk (4 MB for NAS-Bench-101) stay in cache
+# Cells of a pass. Fused: the more, the more of their sub-structures are shared; about a second's
+# work. Eager: the node states (4 MB for NAS-Bench-101) stay in cache.
+_CHUNK = {"fused": 262_144, "eager": 1024}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -153,36 +154,63 @@ def embed(
     cells: CellBatch | None = None,
     *,
     device: str | torch.device = "cpu",
-    chunk_size: int = _CHUNK,
+    engine: str = "fused",
+    precision: str = "fp32",
+    chunk_size: int | None = None,
     progress: bool = False,
 ) -> EmbeddingTable:
     """Embed cells with a run's trained model.
 
-    cells: default all cells of the run. Returns the `EmbeddingTable` of
+    cells: default all cells of the run. engine: "fused" kernels, or "eager" plain PyTorch for
+    comparison. precision: of the fused products, "fp32", "tf32" or "bf16" (see
+    `functional.gin_encode`). chunk_size: cells of a pass. Returns the `EmbeddingTable` of
     readout(mu) [Q,D]. Deterministic; memory beyond the result does not grow with Q.
     """
     cells = run.cells if cells is None else cells
-    if cells.layout != run.space.layout:
-        raise ValueError(
-            f"cells: are of {cells.layout.num_nodes} nodes and {cells.layout.num_op_types} "
-            f"operation types, but the run is of the space {run.space.name!r}"
-        )
+    _check_layout(cells, run)
     vectors = np.empty((len(cells), run.recipe.latent_dim), np.float32)
     done = 0
     with Progress("embedding", "cells", len(cells), enabled=progress) as bar:
-        for chunk in embed_chunks(run.model, cells, device=device, chunk_size=chunk_size):
+        for chunk in embed_chunks(
+            run.model,
+            cells,
+            device=device,
+            engine=engine,
+            precision=precision,
+            chunk_size=chunk_size,
+        ):
             vectors[done : done + len(chunk)] = chunk
             done += len(chunk)
             bar.update(done)
-    metadata = {
-        "space": run.space.name,
-        "recipe": run.recipe.name,
-        "readout": run.recipe.readout,
-        "seed": str(run.seed),
-        "epochs": str(run.epochs_done),
-        "commit": str(run.config["commit"]),
-    }
-    return EmbeddingTable(vectors=vectors, cells=cells, metadata=metadata)
+    return EmbeddingTable(vectors=vectors, cells=cells, metadata=_describe(run))
+
+
+def embed_stream(
+    run: Run,
+    batches: Iterable[CellBatch],
+    *,
+    device: str | torch.device = "cpu",
+    engine: str = "fused",
+    precision: str = "fp32",
+    chunk_size: int | None = None,
+) -> Iterator[EmbeddingTable]:
+    """Embed spaces that exceed memory: one table for each batch of cells, as batches arrive.
+
+    batches: any iterable of `CellBatch`, e.g. `space.stream(1 << 18)`; large batches share more
+    work. At any time one batch and its table are held. Other arguments as `embed`.
+
+        for part, table in enumerate(embed_stream(run, space.stream(1 << 18))):
+            table.save(f"embeddings-{part:05}.safetensors")
+    """
+    model = _on_device(run.model, device)
+    encoder = readout_encoder(model, run.space.layout, engine=engine, precision=precision)
+    metadata = _describe(run)
+    for cells in batches:
+        _check_layout(cells, run)
+        chunks = list(_encode(encoder, cells, device, chunk_size or _CHUNK[engine]))
+        empty = np.empty((0, run.recipe.latent_dim), np.float32)
+        vectors = np.concatenate(chunks or [empty])
+        yield EmbeddingTable(vectors=vectors, cells=cells, metadata=metadata)
 
 
 def embed_chunks(
@@ -190,15 +218,48 @@ def embed_chunks(
     cells: CellBatch,
     *,
     device: str | torch.device = "cpu",
-    chunk_size: int = _CHUNK,
+    engine: str = "fused",
+    precision: str = "fp32",
+    chunk_size: int | None = None,
 ) -> Iterator[NDArray[np.float32]]:
-    """Stream embeddings float32 [<=chunk_size, D], for spaces whose vectors exceed memory."""
-    if chunk_size < 1:
+    """Stream embeddings float32 [<=chunk_size, D] of a model that belongs to no run."""
+    if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size: {chunk_size} is below 1")
-    device = check_device(device)
-    if device != next(model.parameters()).device:
-        model = copy.deepcopy(model).to(device)  # the caller's model stays where it is
-    encoder = inference_encoder(model)
+    model = _on_device(model, device)
+    encoder = readout_encoder(model, cells.layout, engine=engine, precision=precision)
+    yield from _encode(encoder, cells, device, chunk_size or _CHUNK[engine])
+
+
+def _encode(
+    encoder: CellEncoder, cells: CellBatch, device: str | torch.device, chunk_size: int
+) -> Iterator[NDArray[np.float32]]:
     for start in range(0, len(cells), chunk_size):
         codes = cells[start : start + chunk_size].to_torch(device)
-        yield encoder(*unpack(codes, cells.layout)).cpu().numpy()
+        yield encoder(codes).cpu().numpy()
+
+
+def _on_device(model: AutoencoderBase, device: str | torch.device) -> AutoencoderBase:
+    """The model itself, or a copy elsewhere: the caller's stays where it is."""
+    device = check_device(device)
+    if device == next(model.parameters()).device:
+        return model
+    return copy.deepcopy(model).to(device)
+
+
+def _check_layout(cells: CellBatch, run: Run) -> None:
+    if cells.layout != run.space.layout:
+        raise ValueError(
+            f"cells: are of {cells.layout.num_nodes} nodes and {cells.layout.num_op_types} "
+            f"operation types, but the run is of the space {run.space.name!r}"
+        )
+
+
+def _describe(run: Run) -> dict[str, str]:
+    return {
+        "space": run.space.name,
+        "recipe": run.recipe.name,
+        "readout": run.recipe.readout,
+        "seed": str(run.seed),
+        "epochs": str(run.epochs_done),
+        "commit": str(run.config["commit"]),
+    }

@@ -52,15 +52,16 @@ def gin_encode(
     *,
     output: str = "readout",
     precision: str = "fp32",
+    share: bool | None = None,
 ) -> Tensor:
     """Encodes packed cells as `functional.gin_encode`, in the dtype of `weights`, on any device.
 
-    `precision` is checked and has no effect: this is what the others are compared with.
+    `precision` and `share` have no effect: this is what the others are compared with.
     """
     check_gin_encode(codes, weights, shape, output, precision, dtypes=None)
     adjacency, node_ops = (part.to(weights.dtype) for part in unpack_cells(codes, shape.layout))
     present = node_ops.sum(2, keepdim=True)
-    share = present if shape.sum_readout else torch.full_like(present, 1 / shape.layout.num_nodes)
+    weight = present if shape.sum_readout else torch.full_like(present, 1 / shape.layout.num_nodes)
     parts = iter(shape.split(weights))
     x, readouts = node_ops, []
     for _ in range(shape.num_layers):
@@ -69,11 +70,11 @@ def gin_encode(
         x = scale * x + successors + predecessors
         for _ in range(shape.num_mlp_layers):
             x = F.linear(x, next(parts), next(parts)).relu()
-        readouts.append((share * x).sum(1))
+        readouts.append((weight * x).sum(1))
     if output == "hidden":
         return torch.cat(readouts, 1)
     mu = F.linear(x, next(parts), next(parts))
-    return mu if output == "nodes" else (share * mu).sum(1)
+    return mu if output == "nodes" else (weight * mu).sum(1)
 
 
 def pack_latents(points: Tensor) -> PackedLatents:

@@ -171,14 +171,11 @@ def latents(nasbench101: spaces.CellBatch) -> torch.Tensor:
     cells that the symmetric encoder cannot tell apart.
     """
     from arch2vec_fast.models import Recipe, build_model
-    from arch2vec_fast.models.dense import unpack
-    from arch2vec_fast.models.inference import inference_encoder
+    from arch2vec_fast.models.inference import readout_encoder
 
     torch.manual_seed(0)
     model = build_model(Recipe.released("nasbench101"), nasbench101.layout).eval()
-    encode = inference_encoder(model)
-    chunks = nasbench101.to_torch().split(1024)
-    return torch.cat([encode(*unpack(codes, nasbench101.layout)) for codes in chunks])
+    return readout_encoder(model, nasbench101.layout)(nasbench101.to_torch())
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,15 @@ def embed(
     space: Annotated[
         bool, typer.Option("--space", help="Embed the whole space, not just the run's cells.")
     ] = False,
-    chunk: Annotated[int, typer.Option(help="Cells in one pass.")] = 1024,
+    engine: Annotated[
+        str, typer.Option(help="'fused' kernels, or 'eager' plain PyTorch for comparison.")
+    ] = "fused",
+    precision: Annotated[
+        str, typer.Option(help="Of the fused products: fp32, tf32 (CUDA) or bf16.")
+    ] = "fp32",
+    chunk: Annotated[
+        int | None, typer.Option(help="Cells in one pass.", show_default="by engine")
+    ] = None,
     export: Annotated[
         str | None,
         typer.Option(help="'released': also write the released code's dict-of-dicts .pt file."),
@@ -119,6 +127,8 @@ def embed(
         out or run / "embeddings.safetensors",
         cells_file=cells,
         whole_space=space,
+        engine=engine,
+        precision=precision,
         chunk=chunk,
         export=export,
         device=device,

@@ -121,7 +121,9 @@ def embed_command(
     *,
     cells_file: Path | None,
     whole_space: bool,
-    chunk: int,
+    engine: str,
+    precision: str,
+    chunk: int | None,
     export: str | None,
     device: str,
     as_json: bool,
@@ -150,7 +152,15 @@ def embed_command(
     elif whole_space:
         cells = run.space.enumerate()
     began = time.monotonic()
-    table = embed(run, cells, device=torch_device, chunk_size=chunk, progress=True)
+    table = embed(
+        run,
+        cells,
+        device=torch_device,
+        engine=engine,
+        precision=precision,
+        chunk_size=chunk,
+        progress=True,
+    )
     seconds = time.monotonic() - began
     table.save(out)
     written = [str(out)]

@@ -30,6 +30,7 @@ from arch2vec_fast._progress import Progress
 from arch2vec_fast.models.decoder import Decoded
 from arch2vec_fast.models.dense import unpack
 from arch2vec_fast.models.gin_vae import AutoencoderBase
+from arch2vec_fast.models.inference import posterior_encoder
 from arch2vec_fast.models.prior import LatentPrior
 from arch2vec_fast.pretrain.decoding import legal_cells, raw_cells
 from arch2vec_fast.pretrain.run import Run
@@ -131,10 +132,12 @@ def reconstruction_quality(
         raise ValueError("model: is in training mode; call model.eval() first")
     released_sums, strict_sums = np.zeros(4), dict.fromkeys(_STRICT, 0.0)
     device = next(model.parameters()).device
+    encode = posterior_encoder(model, cells.layout)
     for start in range(0, len(cells), _RELEASED_CHUNK):
         chunk = cells[start : start + _RELEASED_CHUNK]
-        adjacency, node_ops = unpack(chunk.to_torch(device), cells.layout)
-        decoded = model.decode(model.encode(adjacency, node_ops)[0])
+        codes = chunk.to_torch(device)
+        adjacency, node_ops = unpack(codes, cells.layout)
+        decoded = model.decode(encode(codes)[0])
         released_sums += len(chunk) * np.array(released_accuracy(decoded, adjacency, node_ops))
         for name, value in accuracies(decoded, adjacency, node_ops).items():
             strict_sums[name] += len(chunk) * value.item()
@@ -245,8 +248,7 @@ def _untrained(run: Run, kind: str, samples: int, seed: int, known: _Known) -> d
     """The same measurements before training, the prior fitted in the same way."""
     model = run.new_model().eval()
     cells = run.train_cells[:: max(1, len(run.train_cells) // _UNTRAINED_CELLS)]
-    with torch.no_grad():
-        posterior = model.encode(*unpack(cells.to_torch(), cells.layout))
+    posterior = posterior_encoder(model, cells.layout)(cells.to_torch())
     decoded = sample_decoded(model, LatentPrior.fit(kind, [posterior]), samples, seed)
     judged = _judge(decoded, run.space, known)
     held_out = run.validation_cells[:_UNTRAINED_CELLS]

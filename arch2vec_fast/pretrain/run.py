@@ -34,8 +34,8 @@ from arch2vec_fast._files import (
     write_cells,
     write_json,
 )
-from arch2vec_fast.models.dense import unpack
 from arch2vec_fast.models.gin_vae import AutoencoderBase, build_model
+from arch2vec_fast.models.inference import posterior_encoder
 from arch2vec_fast.models.prior import LatentPrior
 from arch2vec_fast.models.recipes import Recipe
 from arch2vec_fast.spaces import CellBatch, CellSpace
@@ -47,6 +47,7 @@ _CONFIG_KEYS = {
 }
 # Enough cells to estimate the 112..176 moments of a latent prior far below its own spread.
 _PRIOR_CELLS = 50_000
+_POSTERIOR_CHUNK = 8192
 
 
 @dataclass(frozen=True)
@@ -207,12 +208,10 @@ class Run:
         """A latent prior of another kind, fitted to (at most 50,000 of) the training cells."""
         return LatentPrior.fit(kind, self._posteriors())
 
-    @torch.no_grad()
     def _posteriors(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         stride = max(1, len(self.train_cells) // _PRIOR_CELLS)
-        codes = self.train_cells[::stride].to_torch()
-        for chunk in codes.split(1024):
-            yield self.model.encode(*unpack(chunk, self.space.layout))
+        encode = posterior_encoder(self.model, self.space.layout)
+        yield from map(encode, self.train_cells[::stride].to_torch().split(_POSTERIOR_CHUNK))
 
 
 def is_run(path: Path) -> bool:

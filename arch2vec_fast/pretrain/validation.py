@@ -8,7 +8,8 @@ from torch import Tensor
 
 from arch2vec_fast.models.decoder import Decoded
 from arch2vec_fast.models.dense import unpack
-from arch2vec_fast.models.gin_vae import AutoencoderBase
+from arch2vec_fast.models.gin_vae import AutoencoderBase, Reconstruction
+from arch2vec_fast.models.inference import posterior_encoder
 from arch2vec_fast.pretrain.objective import objective
 from arch2vec_fast.spaces import CellBatch
 
@@ -26,12 +27,14 @@ def reconstruction(
     if model.training:
         raise ValueError("model: is in training mode; call model.eval() first")
     device = next(model.parameters()).device
+    encode = posterior_encoder(model, cells.layout)
     sums: dict[str, float] = {}
     for codes in cells.to_torch(device).split(chunk_size):
         adjacency, node_ops = unpack(codes, cells.layout)
-        result = model(adjacency, node_ops)
+        mu, log_sigma = encode(codes)
+        decoded = model.decode(mu)
+        result = Reconstruction(*decoded, mu, log_sigma)
         loss, parts = objective(result, adjacency, node_ops, model.recipe)
-        decoded = Decoded(result.node_logits, result.edge_logits)
         values = {"loss": loss, **parts, **accuracies(decoded, adjacency, node_ops)}
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value.item() * len(codes)

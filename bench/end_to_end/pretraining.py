@@ -28,7 +28,7 @@ import torch
 from arch2vec_fast import spaces
 from arch2vec_fast.models import Recipe, build_model
 from arch2vec_fast.models.dense import unpack
-from arch2vec_fast.models.inference import inference_encoder
+from arch2vec_fast.models.inference import readout_encoder
 from arch2vec_fast.pretrain import Run
 from arch2vec_fast.pretrain.loop import Trainer
 from bench.harness import paired, write
@@ -119,11 +119,11 @@ def embedding(code: SimpleNamespace, cells: spaces.CellBatch) -> dict[str, Calla
             theirs._encoder(ops, adj)[0].squeeze(0).mean(dim=0)
         return len(few[0])
 
-    encoder = inference_encoder(model)
+    encoder = readout_encoder(model, cells.layout)
 
     def chunks() -> float:
-        for codes in cells.to_torch().split(1024):
-            encoder(*unpack(codes, cells.layout))
+        for codes in cells.to_torch().split(1 << 18):
+            encoder(codes)
         return len(cells)
 
     return {"released": one_by_one, "chunks": chunks}

@@ -11,7 +11,11 @@
 #include <cstdint>
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#if defined(__AVX512BF16__)
+#define A2V_SIMD avx512bf16
+#else
 #define A2V_SIMD avx512
+#endif
 #define A2V_SIMD_AVX512 1
 #include <immintrin.h>
 #elif defined(__AVX2__) && defined(__FMA__)

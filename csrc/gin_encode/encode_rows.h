@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the kernels of gin_encode compute, without torch and the standard library: one body
+// (gin_encode_kernel.h), one file an instruction set, called by the engine (gin_encoder.h).
+//
+// States live in tables of rows, float32, padded with zeros to a multiple of 16 columns. A layer is
+// a function from the rows of one table to the rows of the next; a row's key says which rows it is
+// made of. A row is computed by the same operations in the same order whatever stands beside it.
+#pragma once
+
+#include <cstdint>
+
+namespace a2v {
+
+// Rows that a kernel carries through a whole layer in its scratch: a multiple of its register
+// block; input and output (2 * 18 KB for H = 128) about fill the first-level cache.
+constexpr int kEncodeTile = 36;
+
+// A key is [own row, number of successors, number of neighbours, their rows], successors first;
+// where both directions weigh the same, all neighbours count as successors.
+constexpr int kKeyHeader = 3;
+
+struct EncodeLinear {
+  const float* weight;  // panels as `pack` writes them
+  const float* bias;    // [out, padded]
+  int in;
+  int out;
+};
+
+struct LayerJob {
+  const EncodeLinear* linears;  // [K]
+  int num_linears;
+  float scale;         // of a node's own state
+  const float* gates;  // [2, input width, padded], or null where both directions weigh one
+  std::int64_t num_rows;
+  const std::uint32_t* keys;  // [num_rows, key_size]
+  int key_size;
+  const float* in;  // [.., input width, padded]
+  float* states;    // [num_rows, H, padded], or null: then
+  float* mu;        // [num_rows, D, padded], the head applied to the states
+  const EncodeLinear* head;
+  float* scratch;  // 2 * kEncodeTile * the widest row, padded
+};
+
+// out = factor * (sum of table[rows[i]], i < count); `out` has `width` columns and no padding.
+struct ReadoutJob {
+  const float* table;  // [.., width, padded]
+  int width;
+  const std::uint32_t* rows;
+  int count;
+  float factor;
+  float* out;
+};
+
+struct EncodeKernels {
+  // A weight [out, in], row-major, into room for padded out * (in rounded up to even) floats.
+  void (*pack)(const float* weight, int out, int in, float* packed);
+  void (*layer)(const LayerJob& job);
+  void (*readout)(const ReadoutJob& job);
+};
+
+namespace scalar {
+extern const EncodeKernels kEncodeKernels;
+}
+#if defined(__x86_64__)
+namespace avx2 {
+extern const EncodeKernels kEncodeKernels;
+}
+namespace avx512 {
+extern const EncodeKernels kEncodeKernels;
+}
+namespace avx512bf16 {
+extern const EncodeKernels kEncodeKernels;
+}
+#endif
+
+}  // namespace a2v

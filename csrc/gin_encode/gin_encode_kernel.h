@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+// Body of gin_encode's kernels; one file an instruction set includes it. See simd.h.
+//
+// A layer takes its rows in tiles: gather and weigh the neighbours' rows into a tile in the
+// scratch, then K products (common/gemm.h) from tile to tile. Only the last one leaves the
+// first-level cache. `Products` says in which numbers they are computed: Float32 below, Bfloat16 in
+// gin_encode_bf16.h.
+#pragma once
+
+#include "common/gemm.h"
+#include "gin_encode/encode_rows.h"
+
+namespace a2v::A2V_SIMD {
+
+struct Float32 {
+  using Element = float;
+  static void store(float* p, V16 a) { A2V_SIMD::store(p, a); }
+
+  // sink(row, panel, sixteen values) of x [rows, depth] and a weight as `pack` leaves it.
+  template <class Sink>
+  static A2V_INLINE void multiply(const float* x, std::ptrdiff_t stride, int rows, int depth,
+                                  const float* weight, int panels, Sink&& sink) {
+    A2V_SIMD::multiply(ConstPanels{x, stride}, rows, depth,
+                       ConstPanels{weight, std::ptrdiff_t{depth} * kLanes}, panels, sink);
+  }
+};
+
+inline const float* row_at(const float* table, std::uint32_t row, int width) {
+  return table + static_cast<std::ptrdiff_t>(row) * width;
+}
+
+A2V_INLINE V16 sum_rows(const float* table, const std::uint32_t* rows, int count, int width) {
+  V16 sum = zero();
+  for (int i = 0; i < count; ++i) {
+    sum = sum + load(row_at(table, rows[i], width));
+  }
+  return sum;
+}
+
+// One panel of a row: scale * own + g1 * (sum over successors) + g2 * (sum over predecessors).
+A2V_INLINE V16 aggregate(const LayerJob& job, const std::uint32_t* key, int panel, int width) {
+  const float* table = job.in + panel * kLanes;
+  const std::uint32_t* rows = key + kKeyHeader;
+  const int successors = static_cast<int>(key[1]);
+  const V16 own = load(row_at(table, key[0], width));
+  const V16 forwards = sum_rows(table, rows, successors, width);
+  if (job.gates == nullptr) {
+    return fma(set1(job.scale), own, forwards);
+  }
+  const int others = static_cast<int>(key[2]) - successors;
+  const V16 backwards = sum_rows(table, rows + successors, others, width);
+  const float* gates = job.gates + panel * kLanes;
+  const V16 sum = fma(load(gates), forwards, set1(job.scale) * own);
+  return fma(load(gates + width), backwards, sum);
+}
+
+// Sixteen columns of a tile's rows are kTilePanel elements.
+constexpr std::ptrdiff_t kTilePanel = kEncodeTile * kLanes;
+
+template <class Products>
+void gather(const LayerJob& job, std::int64_t first, int rows, typename Products::Element* tile) {
+  const int panels = panels_of(job.linears[0].in);
+  for (int r = 0; r < rows; ++r) {
+    const std::uint32_t* key = job.keys + (first + r) * job.key_size;
+    for (int p = 0; p < panels; ++p) {
+      Products::store(tile + p * kTilePanel + r * kLanes, aggregate(job, key, p, panels * kLanes));
+    }
+  }
+}
+
+// sink(row, panel, x W^T + b) of a tile x.
+template <class Products, class Sink>
+A2V_INLINE void apply(const EncodeLinear& linear, const typename Products::Element* x, int rows,
+                      Sink&& sink) {
+  Products::multiply(x, kTilePanel, rows, linear.in, linear.weight, panels_of(linear.out),
+                     [&](int row, int panel, V16 product) {
+                       sink(row, panel, product + load(linear.bias + panel * kLanes));
+                     });
+}
+
+template <class Products>
+void layer_tile(const LayerJob& job, std::int64_t first, int rows) {
+  using Element = typename Products::Element;
+  const EncodeLinear& front = job.linears[0];
+  const EncodeLinear& back = job.linears[job.num_linears - 1];
+  const std::ptrdiff_t widest = panels_of(front.in < front.out ? front.out : front.in);
+  auto* from = reinterpret_cast<Element*>(job.scratch);
+  auto* to = reinterpret_cast<Element*>(job.scratch + widest * kTilePanel);
+  gather<Products>(job, first, rows, from);
+  for (const EncodeLinear* linear = &front; linear != &back; ++linear) {
+    apply<Products>(*linear, from, rows, [&](int row, int panel, V16 y) {
+      Products::store(to + panel * kTilePanel + row * kLanes, relu(y));
+    });
+    Element* swapped = from;
+    from = to;
+    to = swapped;
+  }
+  const int hidden = panels_of(back.out) * kLanes;
+  float* states = job.states == nullptr ? nullptr : job.states + first * hidden;
+  apply<Products>(back, from, rows, [&](int row, int panel, V16 y) {
+    if (states != nullptr) {
+      store(states + row * hidden + panel * kLanes, relu(y));
+    } else {
+      Products::store(to + panel * kTilePanel + row * kLanes, relu(y));
+    }
+  });
+  if (job.mu != nullptr) {
+    const int latent = panels_of(job.head->out) * kLanes;
+    float* mu = job.mu + first * latent;
+    apply<Products>(*job.head, to, rows, [&](int row, int panel, V16 y) {
+      store(mu + row * latent + panel * kLanes, y);
+    });
+  }
+}
+
+template <class Products>
+void encode_layer(const LayerJob& job) {
+  for (std::int64_t first = 0; first < job.num_rows; first += kEncodeTile) {
+    const std::int64_t left = job.num_rows - first;
+    layer_tile<Products>(job, first, left < kEncodeTile ? static_cast<int>(left) : kEncodeTile);
+  }
+}
+
+inline void encode_readout(const ReadoutJob& job) {
+  const int width = panels_of(job.width) * kLanes;
+  for (int column = 0; column < job.width; column += kLanes) {
+    const V16 sum = sum_rows(job.table + column, job.rows, job.count, width) * set1(job.factor);
+    if (job.width - column >= kLanes) {
+      store(job.out + column, sum);
+    } else {
+      store_first(job.out + column, sum, job.width - column);
+    }
+  }
+}
+
+}  // namespace a2v::A2V_SIMD

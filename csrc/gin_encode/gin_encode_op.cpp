@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// The operator arch2vec_fast::gin_encode on the CPU: checks, allocation, threads. Schema in
+// library.cpp.
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <algorithm>
+#include <atomic>
+#include <string>
+#include <vector>
+
+#include "common/check.h"
+#include "common/cpu_features.h"
+#include "gin_encode/gin_encoder.h"
+
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Cells a thread takes at least: about a millisecond of work.
+constexpr std::int64_t kGrain = 64;
+
+// The public function has worded these for its users; here they keep the raw operator from reading
+// out of bounds.
+a2v::GinEncodeConfig check_arguments(const Tensor& codes, const Tensor& weights,
+                                     const std::vector<std::int64_t>& config, std::int64_t output) {
+  A2V_CHECK(config.size() == a2v::kGinEncodeConfigSize, "config: expected ",
+            a2v::kGinEncodeConfigSize, " entries");
+  for (std::size_t i = 0; i < 6; ++i) {
+    A2V_CHECK(config[i] >= 1 && config[i] <= 65536, "config: entry ", i, " is outside 1..65536");
+  }
+  const a2v::GinEncodeConfig c = a2v::read_gin_encode_config(config.data());
+  A2V_CHECK(c.layout().supported(), "config: no layout has ", c.num_nodes, " nodes and ",
+            c.num_op_types, " operation types");
+  A2V_CHECK(output >= 0 && output <= 2, "output: ", output, " is outside 0..2");
+  A2V_CHECK(codes.scalar_type() == ScalarType::Long, "codes: expected int64");
+  A2V_CHECK(codes.dim() == 2 && codes.size(1) == c.layout().words(), "codes: expected shape [B, ",
+            c.layout().words(), "]");
+  A2V_CHECK(weights.scalar_type() == ScalarType::Float, "weights: expected float32");
+  A2V_CHECK(weights.dim() == 1 && weights.size(0) == a2v::GinEncodeWeights(c).size(),
+            "weights: expected shape [", a2v::GinEncodeWeights(c).size(), "]");
+  return c;
+}
+
+const a2v::EncodeKernels& choose_kernels(const std::string& precision) {
+  using a2v::SimdLevel;
+  const SimdLevel level = a2v::simd_level();
+  A2V_CHECK(precision == "fp32" || precision == "bf16", "precision: ", precision,
+            " is for CUDA; use fp32 or bf16 on the CPU");
+#if defined(__x86_64__)
+  const bool bfloat16 = level == SimdLevel::kAvx512 && __builtin_cpu_supports("avx512bf16");
+  A2V_CHECK(precision == "fp32" || bfloat16,
+            "precision: bf16 needs a processor with AVX-512 BF16, in use is ",
+            a2v::simd_level_name(level), "; use fp32");
+  if (precision == "bf16") return a2v::avx512bf16::kEncodeKernels;
+  if (level == SimdLevel::kAvx512) return a2v::avx512::kEncodeKernels;
+  if (level == SimdLevel::kAvx2) return a2v::avx2::kEncodeKernels;
+#else
+  A2V_CHECK(precision == "fp32", "precision: bf16 needs an x86-64 processor with AVX-512 BF16; ",
+            "use fp32");
+#endif
+  return a2v::scalar::kEncodeKernels;
+}
+
+// The first cell that is none of the layout, or `num_cells`.
+std::int64_t first_corrupt(const a2v::CellLayout& layout, const std::int64_t* codes,
+                           std::int64_t num_cells) {
+  const auto* words = reinterpret_cast<const std::uint64_t*>(codes);
+  std::atomic<std::int64_t> corrupt{num_cells};
+  torch::stable::parallel_for(0, num_cells, 1 << 14, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t b = first; b < last; ++b) {
+      if (!a2v::is_well_formed(layout, words + b * layout.words())) {
+        std::int64_t seen = corrupt.load();
+        while (b < seen && !corrupt.compare_exchange_weak(seen, b)) {
+        }
+        return;
+      }
+    }
+  });
+  return corrupt;
+}
+
+std::vector<std::int64_t> result_shape(const a2v::GinEncodeConfig& config,
+                                       a2v::GinEncodeOutput output, std::int64_t num_cells) {
+  switch (output) {
+    case a2v::GinEncodeOutput::kNodes:
+      return {num_cells, config.num_nodes, config.latent_dim};
+    case a2v::GinEncodeOutput::kHidden:
+      return {num_cells, std::int64_t{config.num_layers} * config.hidden_dim};
+    case a2v::GinEncodeOutput::kReadout:
+      break;
+  }
+  return {num_cells, config.latent_dim};
+}
+
+Tensor gin_encode(const Tensor& codes, const Tensor& weights, std::vector<std::int64_t> config,
+                  std::int64_t output, std::string precision) {
+  const a2v::GinEncodeConfig c = check_arguments(codes, weights, config, output);
+  const a2v::EncodeKernels& kernels = choose_kernels(precision);
+  const Tensor packed = torch::stable::contiguous(codes);
+  const Tensor flat = torch::stable::contiguous(weights);
+  const std::int64_t num_cells = packed.size(0);
+  const auto* words = packed.const_data_ptr<std::int64_t>();
+  const std::int64_t corrupt = first_corrupt(c.layout(), words, num_cells);
+  A2V_CHECK(corrupt == num_cells, "codes: cell ", corrupt, " is not a cell of ", c.num_nodes,
+            " nodes and ", c.num_op_types, " operation types; check the layout it was packed with");
+  const auto what = static_cast<a2v::GinEncodeOutput>(output);
+  Tensor result =
+      torch::stable::new_empty(flat, result_shape(c, what, num_cells), ScalarType::Float);
+  if (num_cells == 0) {
+    return result;
+  }
+  const a2v::GinEncodeParams params{.config = c,
+                                    .output = what,
+                                    .precision = a2v::GinEncodePrecision::kFloat32,
+                                    .num_cells = num_cells,
+                                    .codes = words,
+                                    .weights = flat.const_data_ptr<float>(),
+                                    .result = result.mutable_data_ptr<float>()};
+  const a2v::GinEncoder encoder(params, kernels,
+                                static_cast<int>(torch::stable::get_num_threads()));
+  torch::stable::parallel_for(0, num_cells, kGrain, [&](std::int64_t first, std::int64_t last) {
+    a2v::EncodeWorker(encoder).encode(first, last);
+  });
+  return result;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(arch2vec_fast, CPU, m) { m.impl("gin_encode", TORCH_BOX(&gin_encode)); }
