@@ -5,8 +5,11 @@ The only module besides `_fakes` and `_library` that touches `torch.ops`. Argume
 the caller (`functional`).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from arch2vec_fast import _fakes  # noqa: F401  (loads the operators and registers their fake kernels)
 
@@ -37,3 +40,142 @@ def gin_encode(
     """Encodings of packed cells by a folded encoder; made for inference, without a gradient."""
     encoded: Tensor = torch.ops.arch2vec_fast.gin_encode(codes, weights, config, output, precision)
     return encoded
+
+
+class _GinAggregate(torch.autograd.Function):
+    """(x, edges, eps, gates, successors, predecessors) -> (1 + eps) x + neighbours of x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        edges: Tensor,
+        eps: Tensor,
+        gates: Tensor | None,
+        successors: bool,
+        predecessors: bool,
+    ) -> Tensor:
+        ctx.save_for_backward(x, edges, eps, gates)
+        ctx.directions = successors, predecessors
+        out: Tensor = torch.ops.arch2vec_fast.gin_aggregate(
+            x, edges, eps, gates, successors, predecessors
+        )
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, out_grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, edges, eps, gates = ctx.saved_tensors
+        x_grad, sums = torch.ops.arch2vec_fast.gin_aggregate_backward(
+            out_grad, x, edges, eps, gates, *ctx.directions
+        )
+        edges_grad = None
+        if ctx.needs_input_grad[1]:
+            edges_grad = _edges_gradient(out_grad, x, gates, *ctx.directions)
+        gates_grad = None if gates is None else sums[:2]
+        return x_grad, edges_grad, sums[2].sum(), gates_grad, None, None
+
+
+def gin_aggregate(
+    x: Tensor,
+    edges: Tensor,
+    eps: Tensor,
+    gates: Tensor | None,
+    successors: bool,
+    predecessors: bool,
+) -> Tensor:
+    """Node vectors and what their neighbours hold; differentiable."""
+    out: Tensor = _GinAggregate.apply(  # type: ignore[no-untyped-call]
+        x, edges, eps, gates, successors, predecessors
+    )
+    return out
+
+
+def _edges_gradient(
+    out_grad: Tensor, x: Tensor, gates: Tensor | None, successors: bool, predecessors: bool
+) -> Tensor:
+    """Of dense weights: batched products, for which torch has the right kernels already."""
+    to, back = (1, 1) if gates is None else gates
+    total = torch.zeros((), dtype=x.dtype, device=x.device)
+    if successors:
+        total = total + out_grad @ (to * x).mT
+    if predecessors:
+        total = total + (back * x) @ out_grad.mT
+    return total
+
+
+class _InnerProductDecode(torch.autograd.Function):
+    """(z, bilinear, bias) -> logits."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, bilinear: Tensor | None, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(z, bilinear)
+        ctx.has_bias = bias is not None
+        logits: Tensor = torch.ops.arch2vec_fast.inner_product_decode(z, bilinear, bias)
+        return logits
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, logits_grad: Tensor) -> tuple[Tensor | None, ...]:
+        z, bilinear = ctx.saved_tensors
+        z_grad, bilinear_grad, bias_grad = torch.ops.arch2vec_fast.inner_product_decode_backward(
+            logits_grad, z, bilinear, ctx.has_bias
+        )
+        return (
+            z_grad,
+            None if bilinear is None else bilinear_grad,
+            bias_grad if ctx.has_bias else None,
+        )
+
+
+def inner_product_decode(z: Tensor, bilinear: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Logits of edges; differentiable."""
+    logits: Tensor = _InnerProductDecode.apply(z, bilinear, bias)  # type: ignore[no-untyped-call]
+    return logits
+
+
+class _InnerProductLoss(torch.autograd.Function):
+    """(z, edges, bilinear, bias, want_gradients) -> sum of the losses.
+
+    The gradients are made with the loss, because they need the same logits; backward scales them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        z: Tensor,
+        edges: Tensor,
+        bilinear: Tensor | None,
+        bias: Tensor | None,
+        want_gradients: bool,
+    ) -> Tensor:
+        loss, *gradients = torch.ops.arch2vec_fast.inner_product_loss(
+            z, edges, bilinear, bias, want_gradients
+        )
+        ctx.save_for_backward(*gradients)
+        ctx.has = bilinear is not None, bias is not None
+        total: Tensor = loss
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, loss_grad: Tensor) -> tuple[Tensor | None, ...]:
+        z_grad, bilinear_grad, bias_grad = ctx.saved_tensors
+        has_bilinear, has_bias = ctx.has
+        return (
+            loss_grad * z_grad,
+            None,
+            loss_grad * bilinear_grad if has_bilinear else None,
+            loss_grad * bias_grad if has_bias else None,
+            None,
+        )
+
+
+def inner_product_loss(
+    z: Tensor, edges: Tensor, bilinear: Tensor | None, bias: Tensor | None, want_gradients: bool
+) -> Tensor:
+    """Sum of the losses of all pairs; differentiable where gradients were wanted."""
+    total: Tensor = _InnerProductLoss.apply(  # type: ignore[no-untyped-call]
+        z, edges, bilinear, bias, want_gradients
+    )
+    return total

@@ -53,3 +53,59 @@ def _gin_encode(
     num_nodes, _, hidden_dim, latent_dim, num_layers = config[:5]
     shape = [(latent_dim,), (num_nodes, latent_dim), (num_layers * hidden_dim,)][output]
     return weights.new_empty((codes.shape[0], *shape))
+
+
+@torch.library.register_fake("arch2vec_fast::gin_aggregate")  # type: ignore[untyped-decorator]
+def _gin_aggregate(
+    x: Tensor,
+    edges: Tensor,
+    eps: Tensor,
+    gates: Tensor | None,
+    successors: bool,
+    predecessors: bool,
+) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@torch.library.register_fake("arch2vec_fast::gin_aggregate_backward")  # type: ignore[untyped-decorator]
+def _gin_aggregate_backward(
+    out_grad: Tensor,
+    x: Tensor,
+    edges: Tensor,
+    eps: Tensor,
+    gates: Tensor | None,
+    successors: bool,
+    predecessors: bool,
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty((3, x.shape[2]))
+
+
+@torch.library.register_fake("arch2vec_fast::inner_product_decode")  # type: ignore[untyped-decorator]
+def _inner_product_decode(z: Tensor, bilinear: Tensor | None, bias: Tensor | None) -> Tensor:
+    return z.new_empty((z.shape[0], z.shape[1], z.shape[1]))
+
+
+def _decoder_gradients(
+    z: Tensor, want_z: bool, want_bilinear: bool, want_bias: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    _, nodes, dim = z.shape
+    return (
+        z.new_empty(z.shape if want_z else (0,)),
+        z.new_empty((dim, dim) if want_bilinear else (0,)),
+        z.new_empty((nodes, nodes) if want_bias else (0,)),
+    )
+
+
+@torch.library.register_fake("arch2vec_fast::inner_product_decode_backward")  # type: ignore[untyped-decorator]
+def _inner_product_decode_backward(
+    logits_grad: Tensor, z: Tensor, bilinear: Tensor | None, want_bias: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _decoder_gradients(z, True, bilinear is not None, want_bias)
+
+
+@torch.library.register_fake("arch2vec_fast::inner_product_loss")  # type: ignore[untyped-decorator]
+def _inner_product_loss(
+    z: Tensor, edges: Tensor, bilinear: Tensor | None, bias: Tensor | None, want_gradients: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    wanted = [want_gradients and parameter is not None for parameter in (z, bilinear, bias)]
+    return (z.new_empty(()), *_decoder_gradients(z, *wanted))

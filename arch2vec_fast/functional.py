@@ -12,12 +12,25 @@ from arch2vec_fast._checks import (
     check_gin_encode,
     check_kernels,
 )
+from arch2vec_fast._edges import (
+    REDUCTIONS,
+    check_choice,
+    check_direction,
+    check_edges,
+    check_eps,
+    check_nodes,
+    check_parameter,
+    check_target,
+)
 from arch2vec_fast._gin_shape import GinShape
 from arch2vec_fast._latents import PackedLatents
 
 __all__ = [
     "GinShape",
+    "gin_aggregate",
     "gin_encode",
+    "inner_product_decode",
+    "inner_product_loss",
     "nearest_latent",
     "pack_latents",
     "pack_visited",
@@ -253,3 +266,169 @@ def gin_encode(
         -1 if share is None else int(share),
     ]
     return _autograd.gin_encode(codes, weights, config, GIN_OUTPUTS.index(output), precision)
+
+
+def gin_aggregate(
+    x: Tensor,
+    adjacency: Tensor,
+    eps: Tensor | float = 0.0,
+    gates: Tensor | None = None,
+    *,
+    direction: str = "symmetric",
+    layout: PackedLayout | None = None,
+) -> Tensor:
+    """Adds to each node what its neighbours hold: the aggregation of a GIN layer, batched.
+
+        out = (1 + eps) x + A (g1 * x) + A^T (g2 * x)
+
+    Node i collects its successors (A[i, j], edge i -> j) weighed by g1 and its predecessors weighed
+    by g2, channel by channel. Without gates both are one.
+
+    Args:
+        x: node vectors, float32 or float64 [B, N, H]. Any strides; B may be 0.
+        adjacency: weights of edges [B, N, N], any numbers, of any dtype (converted to x's); or,
+            with `layout`, packed cells int64 [B, W], of which only the edge bits are read.
+        eps: self weight: a number, or a tensor with one element.
+        gates: [2, H] of x's dtype, rows g1 and g2; only with direction "symmetric".
+        direction: "symmetric" adds both; "successors" and "predecessors" add one direction.
+        layout: `spaces.CellLayout` of packed cells; None for dense weights.
+
+    Returns:
+        [B, N, H] of x's dtype, contiguous. Half-precision x is computed, and returned, in float32
+        under autocast and refused outside.
+
+    Raises:
+        TypeError: a dtype or type that is not listed above.
+        ValueError: shapes that do not go together, different devices, an unknown direction.
+
+    Differentiable once with respect to x, eps, gates and a dense adjacency (its gradient is taken
+    for all N * N entries). Deterministic: the same bits for any number of threads and, on the CPU,
+    for any instruction set. Reads and writes B * N * H numbers once, at a step an edge and channel;
+    torch's intra-op threads or the current CUDA stream (no synchronisation, may be captured into a
+    CUDA graph); works under `torch.compile(fullgraph=True)`.
+
+    Source: Xu et al., "How powerful are graph neural networks?", ICLR 2019, equation 4.1; arch2vec,
+    section 3.1, equation 2.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[[1.0], [10.0], [100.0]]])
+        >>> chain = torch.tensor([[[0, 1, 0], [0, 0, 1], [0, 0, 0]]])  # 0 -> 1 -> 2
+        >>> gin_aggregate(x, chain).flatten().tolist()
+        [11.0, 111.0, 110.0]
+        >>> gin_aggregate(x, chain, direction="predecessors").flatten().tolist()
+        [1.0, 11.0, 110.0]
+    """
+    x = check_nodes("x", x)
+    edges = check_edges(adjacency, x, layout)
+    check_parameter("gates", gates, [2, x.shape[2]], x)
+    successors, predecessors = check_direction(direction, gates)
+    check_kernels("x", x, "gin_aggregate")
+    return _autograd.gin_aggregate(x, edges, check_eps(eps, x), gates, successors, predecessors)
+
+
+def inner_product_decode(
+    z: Tensor, bilinear: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor:
+    """Scores every ordered pair of nodes of a cell as an edge.
+
+        logits[b, i, j] = z[b, i] . W z[b, j] + bias[i, j]
+
+    Args:
+        z: node vectors, float32 or float64 [B, N, D]. Any strides; B may be 0.
+        bilinear: W, [D, D] of z's dtype; None stands for the identity.
+        bias: [N, N] of z's dtype, one number a pair of positions; None stands for zero.
+
+    Returns:
+        logits [B, N, N] of z's dtype, contiguous; sigmoid makes probabilities of them. In DAGs
+        whose nodes are in topological order the entries i < j are meant. Half-precision z is
+        computed in float32 under autocast and refused outside.
+
+    Raises:
+        TypeError: a dtype or type that is not listed above.
+        ValueError: shapes that do not go together, different devices.
+
+    Differentiable once with respect to all arguments. Deterministic: the same bits for any number
+    of threads. B * N * D * (D + N) multiplications; torch's intra-op threads or the current CUDA
+    stream (no synchronisation, may be captured into a CUDA graph); works under
+    `torch.compile(fullgraph=True)`.
+
+    Source: Kipf and Welling, "Variational graph auto-encoders", 2016; arch2vec, section 3.1,
+    equation 4.
+
+    Example:
+        >>> import torch
+        >>> z = torch.tensor([[[1.0, 0.0], [2.0, 1.0]]])
+        >>> inner_product_decode(z).tolist()
+        [[[1.0, 2.0], [2.0, 5.0]]]
+    """
+    z = check_nodes("z", z)
+    check_parameter("bilinear", bilinear, [z.shape[2]] * 2, z)
+    check_parameter("bias", bias, [z.shape[1]] * 2, z)
+    check_kernels("z", z, "inner_product_decode")
+    return _autograd.inner_product_decode(z, bilinear, bias)
+
+
+def inner_product_loss(
+    z: Tensor,
+    adjacency: Tensor,
+    bilinear: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    reduction: str = "mean",
+    layout: PackedLayout | None = None,
+) -> Tensor:
+    """Binary cross-entropy of decoded edges, without writing their logits to memory.
+
+        loss = sum over b and i < j of log(1 + exp(l)) - adjacency[b, i, j] * l,
+        l = z[b, i] . W z[b, j] + bias[i, j]
+
+    What `F.binary_cross_entropy_with_logits` makes of the entries above the diagonal of
+    `inner_product_decode(z, bilinear, bias)`; no logit is too large for it.
+
+    Args:
+        z, bilinear, bias: as in `inner_product_decode`.
+        adjacency: targets [B, N, N], usually 0 or 1, of any dtype (converted to z's); or, with
+            `layout`, packed cells int64 [B, W], of which only the edge bits are read.
+        reduction: "mean" over the B * N(N-1)/2 pairs, or "sum". The evidence lower bound of a
+            batch takes the sum divided by B.
+        layout: `spaces.CellLayout` of packed cells; None for dense targets.
+
+    Returns:
+        a scalar of z's dtype; the mean over no pairs is NaN.
+
+    Raises:
+        TypeError: a dtype or type that is not listed above.
+        ValueError: shapes that do not go together, different devices, an unknown reduction, a
+            target that requires a gradient.
+
+    Differentiable once with respect to z, bilinear and bias; their gradients are made in the same
+    pass as the loss where one of them requires a gradient. Deterministic: the same bits for any
+    number of threads. Reads z once and writes its gradient; torch's intra-op threads or the current
+    CUDA stream (no synchronisation, may be captured into a CUDA graph); works under
+    `torch.compile(fullgraph=True)`.
+
+    Source: arch2vec, section 3.1, equation 5, first term.
+
+    Example:
+        >>> import torch
+        >>> z = torch.tensor([[[2.0], [3.0]]])
+        >>> edge = torch.tensor([[[0, 1], [0, 0]]])
+        >>> round(inner_product_loss(z, edge).item(), 6)  # log(1 + exp(-6))
+        0.002476
+    """
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_target(adjacency)
+    z = check_nodes("z", z)
+    edges = check_edges(adjacency, z, layout)
+    check_parameter("bilinear", bilinear, [z.shape[2]] * 2, z)
+    check_parameter("bias", bias, [z.shape[1]] * 2, z)
+    check_kernels("z", z, "inner_product_loss")
+    wanted = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in (z, bilinear, bias)
+    )
+    total = _autograd.inner_product_loss(z, edges, bilinear, bias, wanted)
+    if reduction == "sum":
+        return total
+    batch, num_nodes, _ = z.shape
+    return total / (batch * num_nodes * (num_nodes - 1) // 2)

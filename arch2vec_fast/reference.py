@@ -10,6 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from arch2vec_fast._checks import PackedLayout, check_codes, check_gin_encode
+from arch2vec_fast._edges import (
+    REDUCTIONS,
+    check_choice,
+    check_direction,
+    check_edges,
+    check_eps,
+    check_nodes,
+    check_parameter,
+    check_target,
+)
 from arch2vec_fast._gin_shape import GinShape
 from arch2vec_fast._latents import (
     PackedLatents,
@@ -19,7 +29,16 @@ from arch2vec_fast._latents import (
     visited_words,
 )
 
-__all__ = ["gin_encode", "nearest_latent", "pack_latents", "pack_visited", "unpack_cells"]
+__all__ = [
+    "gin_aggregate",
+    "gin_encode",
+    "inner_product_decode",
+    "inner_product_loss",
+    "nearest_latent",
+    "pack_latents",
+    "pack_visited",
+    "unpack_cells",
+]
 
 
 def unpack_cells(codes: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor]:
@@ -132,3 +151,61 @@ def nearest_latent(
     nearest, indices = (part[:, :k] for part in distance.sort(dim=1, stable=True))
     missing = nearest.isnan()
     return nearest.masked_fill(missing, torch.inf), indices.masked_fill(missing, -1)
+
+
+def gin_aggregate(
+    x: Tensor,
+    adjacency: Tensor,
+    eps: Tensor | float = 0.0,
+    gates: Tensor | None = None,
+    *,
+    direction: str = "symmetric",
+    layout: PackedLayout | None = None,
+) -> Tensor:
+    """Two batched products, as `functional.gin_aggregate`; any device."""
+    x = check_nodes("x", x)
+    edges = _dense_edges(adjacency, x, layout)
+    check_parameter("gates", gates, [2, x.shape[2]], x)
+    successors, predecessors = check_direction(direction, gates)
+    to, back = (1, 1) if gates is None else gates
+    total = (1 + check_eps(eps, x)) * x
+    if successors:
+        total = total + edges @ (to * x)
+    if predecessors:
+        total = total + edges.mT @ (back * x)
+    return total
+
+
+def inner_product_decode(
+    z: Tensor, bilinear: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor:
+    """One or two batched products, as `functional.inner_product_decode`; any device."""
+    z = check_nodes("z", z)
+    check_parameter("bilinear", bilinear, [z.shape[2]] * 2, z)
+    check_parameter("bias", bias, [z.shape[1]] * 2, z)
+    logits = (z if bilinear is None else z @ bilinear) @ z.mT
+    return logits if bias is None else logits + bias
+
+
+def inner_product_loss(
+    z: Tensor,
+    adjacency: Tensor,
+    bilinear: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    reduction: str = "mean",
+    layout: PackedLayout | None = None,
+) -> Tensor:
+    """Binary cross-entropy of decoded logits, as `functional.inner_product_loss`; any device."""
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_target(adjacency)
+    z = check_nodes("z", z)
+    rows, columns = torch.triu_indices(z.shape[1], z.shape[1], 1, device=z.device)
+    targets = _dense_edges(adjacency, z, layout)[:, rows, columns]
+    logits = inner_product_decode(z, bilinear, bias)[:, rows, columns]
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction=reduction)
+
+
+def _dense_edges(adjacency: Tensor, nodes: Tensor, layout: PackedLayout | None) -> Tensor:
+    edges = check_edges(adjacency, nodes, layout)
+    return edges if layout is None else unpack_cells(edges, layout)[0].to(nodes.dtype)

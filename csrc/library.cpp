@@ -40,6 +40,20 @@ STABLE_TORCH_LIBRARY(arch2vec_fast, m) {
   m.def(
       "nearest_latent(Tensor points, Tensor codes, Tensor norms, Tensor frame, Tensor queries, "
       "Tensor? visited, int k) -> (Tensor, Tensor)");
+  // edges: dense weights [B, N, N] or packed codes [B, W]. Gradients that are not wanted are empty.
+  m.def(
+      "gin_aggregate(Tensor x, Tensor edges, Tensor eps, Tensor? gates, bool successors, "
+      "bool predecessors) -> Tensor");
+  m.def(
+      "gin_aggregate_backward(Tensor out_grad, Tensor x, Tensor edges, Tensor eps, Tensor? gates, "
+      "bool successors, bool predecessors) -> (Tensor, Tensor)");
+  m.def("inner_product_decode(Tensor z, Tensor? bilinear, Tensor? bias) -> Tensor");
+  m.def(
+      "inner_product_decode_backward(Tensor logits_grad, Tensor z, Tensor? bilinear, "
+      "bool want_bias) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "inner_product_loss(Tensor z, Tensor edges, Tensor? bilinear, Tensor? bias, "
+      "bool want_gradients) -> (Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(arch2vec_fast, CompositeExplicitAutograd, m) {

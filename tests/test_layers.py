@@ -19,7 +19,7 @@ PACKAGE = ROOT / "arch2vec_fast"
 LEVELS = [
     {"_cells", "_C", "_C_cuda"},
     {"_fakes", "_library"},
-    {"_autograd", "_checks", "_gin_shape", "_latents", "reference"},
+    {"_autograd", "_checks", "_edges", "_gin_shape", "_latents", "reference"},
     {"spaces", "functional"},
     {"_files", "_progress", "surrogates", "index", "embeddings", "models", "benchmarks"},
     {"pretrain", "search", "darts", "analysis"},
