@@ -179,3 +179,20 @@ def inner_product_loss(
         z, edges, bilinear, bias, want_gradients
     )
     return total
+
+
+def gin_train(
+    buffers: tuple[Tensor, Tensor, Tensor, Tensor],
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None],
+    batch_size: int,
+    first_step: int,
+    sizes: list[int],
+    settings: list[float],
+) -> tuple[Tensor, Tensor]:
+    """Training steps in place, without a gradient: tells autograd that the buffers changed."""
+    losses, moments = torch.ops.arch2vec_fast.gin_train(
+        *buffers, *inputs, batch_size, first_step, sizes, settings
+    )
+    if not torch.compiler.is_compiling():
+        torch.autograd.graph.increment_version(buffers)
+    return losses, moments

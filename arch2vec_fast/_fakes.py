@@ -109,3 +109,25 @@ def _inner_product_loss(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     wanted = [want_gradients and parameter is not None for parameter in (z, bilinear, bias)]
     return (z.new_empty(()), *_decoder_gradients(z, *wanted))
+
+
+@torch.library.register_fake("arch2vec_fast::gin_train")  # type: ignore[untyped-decorator]
+def _gin_train(
+    parameters: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    running: Tensor,
+    codes: Tensor,
+    order: Tensor,
+    learning_rate: Tensor,
+    seed: Tensor,
+    noise: Tensor | None,
+    keep: Tensor | None,
+    batch_size: int,
+    first_step: int,
+    config: list[int],
+    settings: list[float],
+) -> tuple[Tensor, Tensor]:
+    models, steps = order.shape[0], learning_rate.shape[0]
+    losses = parameters.new_empty((models, steps, 5))
+    return losses, parameters.new_empty((models, 2, config[0] * config[4]), dtype=torch.float64)

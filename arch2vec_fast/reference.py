@@ -21,6 +21,8 @@ from arch2vec_fast._edges import (
     check_target,
 )
 from arch2vec_fast._gin_shape import GinShape
+from arch2vec_fast._gin_train import GinTrainBuffers, GinTrainConfig, check_gin_train
+from arch2vec_fast._gin_train_twin import draw, train_step
 from arch2vec_fast._latents import (
     PackedLatents,
     check_finite,
@@ -32,6 +34,7 @@ from arch2vec_fast._latents import (
 __all__ = [
     "gin_aggregate",
     "gin_encode",
+    "gin_train",
     "inner_product_decode",
     "inner_product_loss",
     "nearest_latent",
@@ -209,3 +212,53 @@ def inner_product_loss(
 def _dense_edges(adjacency: Tensor, nodes: Tensor, layout: PackedLayout | None) -> Tensor:
     edges = check_edges(adjacency, nodes, layout)
     return edges if layout is None else unpack_cells(edges, layout)[0].to(nodes.dtype)
+
+
+def gin_train(
+    buffers: GinTrainBuffers,
+    codes: Tensor,
+    order: Tensor,
+    learning_rate: Tensor,
+    seed: Tensor,
+    config: GinTrainConfig,
+    *,
+    batch_size: int,
+    first_step: int = 0,
+    noise: Tensor | None = None,
+    keep: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Trains as `functional.gin_train` with autograd, in the dtype of the buffers, on any device.
+
+    In float64 the loss on probabilities does not saturate where float32 does; compare it in
+    float32.
+    """
+    check_gin_train(
+        *(buffers, codes, order, learning_rate, seed, config, batch_size, first_step, noise, keep),
+        dtypes=(torch.float32, torch.float64),
+    )
+    dtype, training = buffers.parameters.dtype, config.batch_mode
+    adjacency, node_ops = (part.to(dtype) for part in unpack_cells(codes, config.layout))
+    losses, moments = [], []
+    for model, rows in enumerate(order):
+        one = GinTrainBuffers(*(buffer[model] for buffer in buffers))
+        mu = []
+        for step, batch in enumerate(rows.split(batch_size)):
+            drawn = draw(config, int(seed[model]), first_step + step, len(batch), codes.device)
+            given = slice(step * batch_size, step * batch_size + len(batch))
+            normals = drawn[0] if noise is None else noise[model, given]
+            kept = drawn[1] if keep is None else keep[model, given]
+            values, mu_here = train_step(
+                one,
+                adjacency[batch],
+                node_ops[batch],
+                normals.to(dtype) if training else None,
+                kept.to(dtype) if training and config.dropout else None,
+                config,
+                float(learning_rate[step]),
+                first_step + step + 1,
+            )
+            losses.append(values)
+            mu.append(mu_here)
+        flat = torch.cat(mu).double().flatten(1)
+        moments.append(torch.stack([flat.sum(0), flat.square().sum(0)]))
+    return torch.stack(losses).view(len(order), -1, 5), torch.stack(moments)

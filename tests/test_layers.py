@@ -19,7 +19,8 @@ PACKAGE = ROOT / "arch2vec_fast"
 LEVELS = [
     {"_cells", "_C", "_C_cuda"},
     {"_fakes", "_library"},
-    {"_autograd", "_checks", "_edges", "_gin_shape", "_latents", "reference"},
+    {"_autograd", "_checks", "_edges", "_gin_shape", "_latents", "reference"}
+    | {"_gin_train", "_gin_train_twin", "_philox"},
     {"spaces", "functional"},
     {"_files", "_progress", "surrogates", "index", "embeddings", "models", "benchmarks"},
     {"pretrain", "search", "darts", "analysis"},

@@ -208,15 +208,20 @@ A2V_INLINE void outer(ConstPanels y, int y_panels, ConstPanels x, int x_panels, 
   }
 }
 
-// weight [out, in] row-major to B = W, panels [in/16][out][16], zeros beyond `in`.
-inline void pack_rows(const float* weight, int out, int in, float* packed) {
-  for (int start = 0; start < in; start += kLanes) {
+// weight [out, in] row-major to B = W, panels [in/16][out][16], zeros beyond `in`; `stride` floats
+// from panel to panel.
+inline void pack_rows(const float* weight, int out, int in, float* packed, std::ptrdiff_t stride) {
+  for (int start = 0; start < in; start += kLanes, packed += stride) {
     const int count = in - start < kLanes ? in - start : kLanes;
-    for (int o = 0; o < out; ++o, packed += kLanes) {
+    for (int o = 0; o < out; ++o) {
       const float* from = weight + static_cast<std::ptrdiff_t>(o) * in + start;
-      store(packed, count == kLanes ? load(from) : load_first(from, count));
+      store(packed + o * kLanes, count == kLanes ? load(from) : load_first(from, count));
     }
   }
+}
+
+inline void pack_rows(const float* weight, int out, int in, float* packed) {
+  pack_rows(weight, out, in, packed, static_cast<std::ptrdiff_t>(out) * kLanes);
 }
 
 // weight [out, in] row-major to B = W^T, panels [out/16][in][16], zeros beyond `out`.

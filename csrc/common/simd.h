@@ -17,7 +17,14 @@
 #define A2V_SIMD avx512
 #endif
 #define A2V_SIMD_AVX512 1
+// GCC 12 takes the operand that its own unmasked intrinsics leave undefined for a mistake of ours.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 #elif defined(__AVX2__) && defined(__FMA__)
 #define A2V_SIMD avx2
 #define A2V_SIMD_AVX2 1
@@ -330,12 +337,12 @@ A2V_INLINE V16 exp(V16 a) {
   return select(a > set1(88.72283F), set1(__builtin_inff()), y);
 }
 
-// Natural logarithm of positive normal numbers, relative error below 2e-7 (Cephes logf); finite
-// (-87.3) at and below the smallest normal number, zero and less included.
+// Natural logarithm of positive normal numbers, relative error below 2e-7 (Cephes logf); -87.3
+// at and below the smallest normal number, zero and less included; no number where a is none.
 A2V_INLINE V16 log(V16 a) {
   V16 m;
   V16 e;
-  split(max(a, set1(1.17549435e-38F)), &m, &e);
+  split(max(set1(1.17549435e-38F), a), &m, &e);
   const M16 low = m < set1(0.707106781186547524F);
   e = e - select(low, set1(1.0F), zero());
   const V16 f = select(low, m + m, m) - set1(1.0F);
@@ -351,10 +358,10 @@ A2V_INLINE V16 log(V16 a) {
   V16 y = p * f * z;
   y = fma(e, set1(-2.12194440e-4F), y);
   y = fma(z, set1(-0.5F), y);
-  return fma(e, set1(0.693359375F), f + y);
+  return fma(e, set1(0.693359375F), f + y) + (a - a);
 }
 
-// log(1 + a) of a in [0, 1].
+// log(1 + a) of a in (-1, 1].
 A2V_INLINE V16 log1p(V16 a) {
   // What rounding 1 + a loses is given back to first order.
   const V16 sum_of = set1(1.0F) + a;
