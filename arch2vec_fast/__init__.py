@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         pretrain,
         reference,
         spaces,
+        surrogates,
     )
     from arch2vec_fast.embeddings import EmbeddingTable, embed
     from arch2vec_fast.index import LatentIndex, VisitedSet, build_index
@@ -51,6 +52,7 @@ __all__ = [
     "pretrain",
     "reference",
     "spaces",
+    "surrogates",
 ]
 
 _HOME = {

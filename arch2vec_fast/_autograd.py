@@ -196,3 +196,74 @@ def gin_train(
     if not torch.compiler.is_compiling():
         torch.autograd.graph.increment_version(buffers)
     return losses, moments
+
+
+def dngo_draw(
+    seed: Tensor, num_inputs: int, num_hidden: int, num_epochs: int, num_points: int
+) -> tuple[Tensor, Tensor]:
+    """Initial parameters and shuffles; integers in, so there is no gradient."""
+    parameters, order = torch.ops.arch2vec_fast.dngo_draw(
+        seed, num_inputs, num_hidden, num_epochs, num_points
+    )
+    return parameters, order
+
+
+def dngo_fit(
+    parameters: Tensor,
+    points: Tensor,
+    targets: Tensor,
+    order: Tensor,
+    num_hidden: int,
+    batch_size: int,
+    learning_rate: float,
+) -> Tensor:
+    """Trains `parameters` in place; whoever saved them for a gradient is told."""
+    losses: Tensor = torch.ops.arch2vec_fast.dngo_fit(
+        parameters, points.detach(), targets.detach(), order, num_hidden, batch_size, learning_rate
+    )
+    if not torch.compiler.is_compiling():
+        torch.autograd.graph.increment_version(parameters)
+    return losses
+
+
+def dngo_evidence(
+    eigenvalue: Tensor,
+    energy: Tensor,
+    residual: Tensor,
+    start: Tensor,
+    num_points: int,
+    num_hidden: int,
+    released: bool,
+) -> Tensor:
+    """log alpha and log(1 / beta) [S, 2]; not differentiable."""
+    optimum: Tensor = torch.ops.arch2vec_fast.dngo_evidence(
+        eigenvalue.detach(),
+        energy.detach(),
+        residual.detach(),
+        start.detach(),
+        num_points,
+        num_hidden,
+        released,
+    )
+    return optimum
+
+
+def dngo_acquire(
+    candidates: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    coefficients: Tensor,
+    factor: Tensor,
+    noise: Tensor,
+    target: Tensor,
+    visited: Tensor | None,
+    num_results: int,
+    score: int,
+    predictions: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Scores, indices, mean and variance; not differentiable."""
+    posterior = (part.detach() for part in (weight, bias, coefficients, factor, noise, target))
+    scores, indices, mean, variance = torch.ops.arch2vec_fast.dngo_acquire(
+        candidates.detach(), *posterior, visited, num_results, score, predictions
+    )
+    return scores, indices, mean, variance

@@ -131,3 +131,59 @@ def _gin_train(
     models, steps = order.shape[0], learning_rate.shape[0]
     losses = parameters.new_empty((models, steps, 5))
     return losses, parameters.new_empty((models, 2, config[0] * config[4]), dtype=torch.float64)
+
+
+@torch.library.register_fake("arch2vec_fast::dngo_draw")  # type: ignore[untyped-decorator]
+def _dngo_draw(
+    seed: Tensor, num_inputs: int, num_hidden: int, num_epochs: int, num_points: int
+) -> tuple[Tensor, Tensor]:
+    size = num_hidden * (num_inputs + 2) + 1
+    parameters = seed.new_empty((len(seed), size), dtype=torch.float32)
+    return parameters, seed.new_empty((len(seed), num_epochs, num_points), dtype=torch.int32)
+
+
+@torch.library.register_fake("arch2vec_fast::dngo_fit")  # type: ignore[untyped-decorator]
+def _dngo_fit(
+    parameters: Tensor,
+    points: Tensor,
+    targets: Tensor,
+    order: Tensor,
+    num_hidden: int,
+    batch_size: int,
+    learning_rate: float,
+) -> Tensor:
+    return points.new_empty((points.shape[0], order.shape[1]))
+
+
+@torch.library.register_fake("arch2vec_fast::dngo_evidence")  # type: ignore[untyped-decorator]
+def _dngo_evidence(
+    eigenvalue: Tensor,
+    energy: Tensor,
+    residual: Tensor,
+    start: Tensor,
+    num_points: int,
+    num_hidden: int,
+    released: bool,
+) -> Tensor:
+    return torch.empty_like(start, memory_format=torch.contiguous_format)
+
+
+@torch.library.register_fake("arch2vec_fast::dngo_acquire")  # type: ignore[untyped-decorator]
+def _dngo_acquire(
+    candidates: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    coefficients: Tensor,
+    factor: Tensor,
+    noise: Tensor,
+    target: Tensor,
+    visited: Tensor | None,
+    num_results: int,
+    score: int,
+    predictions: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    seeds, predicted = weight.shape[0], candidates.shape[0] if predictions else 0
+    scores = weight.new_empty((seeds, num_results))
+    indices = weight.new_empty((seeds, num_results), dtype=torch.int64)
+    mean, variance = (weight.new_empty((seeds, predicted)) for _ in range(2))
+    return scores, indices, mean, variance

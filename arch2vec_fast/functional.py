@@ -22,6 +22,7 @@ from arch2vec_fast._edges import (
     check_parameter,
     check_target,
 )
+from arch2vec_fast._functional_dngo import dngo_acquire, dngo_draw, dngo_evidence, dngo_fit
 from arch2vec_fast._gin_shape import GinShape
 from arch2vec_fast._gin_train import GinTrainBuffers, GinTrainConfig, check_gin_train
 from arch2vec_fast._latents import PackedLatents
@@ -30,6 +31,10 @@ __all__ = [
     "GinShape",
     "GinTrainBuffers",
     "GinTrainConfig",
+    "dngo_acquire",
+    "dngo_draw",
+    "dngo_evidence",
+    "dngo_fit",
     "gin_aggregate",
     "gin_encode",
     "gin_train",

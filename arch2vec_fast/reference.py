@@ -30,8 +30,13 @@ from arch2vec_fast._latents import (
     check_search,
     visited_words,
 )
+from arch2vec_fast._reference_dngo import dngo_acquire, dngo_draw, dngo_evidence, dngo_fit
 
 __all__ = [
+    "dngo_acquire",
+    "dngo_draw",
+    "dngo_evidence",
+    "dngo_fit",
     "gin_aggregate",
     "gin_encode",
     "gin_train",

@@ -54,6 +54,20 @@ STABLE_TORCH_LIBRARY(arch2vec_fast, m) {
   m.def(
       "inner_product_loss(Tensor z, Tensor edges, Tensor? bilinear, Tensor? bias, "
       "bool want_gradients) -> (Tensor, Tensor, Tensor, Tensor)");
+  // Bayesian optimisation, see dngo/dngo.h. score: a DngoScore.
+  m.def(
+      "dngo_draw(Tensor seed, int num_inputs, int num_hidden, int num_epochs, int num_points) -> "
+      "(Tensor, Tensor)");
+  m.def(
+      "dngo_fit(Tensor(a!) parameters, Tensor points, Tensor targets, Tensor order, "
+      "int num_hidden, int batch_size, float learning_rate) -> Tensor");
+  m.def(
+      "dngo_evidence(Tensor eigenvalue, Tensor energy, Tensor residual, Tensor start, "
+      "int num_points, int num_hidden, bool released) -> Tensor");
+  m.def(
+      "dngo_acquire(Tensor candidates, Tensor weight, Tensor bias, Tensor coefficients, "
+      "Tensor factor, Tensor noise, Tensor target, Tensor? visited, int num_results, int score, "
+      "bool predictions) -> (Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(arch2vec_fast, CompositeExplicitAutograd, m) {

@@ -20,8 +20,9 @@ LEVELS = [
     {"_cells", "_C", "_C_cuda"},
     {"_fakes", "_library"},
     {"_autograd", "_checks", "_edges", "_gin_shape", "_latents", "reference"}
-    | {"_gin_train", "_gin_train_twin", "_philox"},
-    {"spaces", "functional"},
+    | {"_gin_train", "_gin_train_twin", "_philox"}
+    | {"_checks_dngo", "_reference_dngo"},
+    {"spaces", "_functional_dngo", "functional"},
     {"_files", "_progress", "surrogates", "index", "embeddings", "models", "benchmarks"},
     {"pretrain", "search", "darts", "analysis"},
     {"cli", "compat"},

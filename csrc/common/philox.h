@@ -21,7 +21,12 @@
 namespace a2v {
 
 // What the numbers of one step are drawn for; different streams never meet.
-enum class PhiloxStream : std::uint32_t { kNoise = 0, kDropout = 1 };
+enum class PhiloxStream : std::uint32_t {
+  kNoise = 0,
+  kDropout = 1,
+  kDngoParameters = 2,
+  kDngoShuffle = 3,
+};
 
 struct PhiloxWords {
   std::uint32_t word[4];

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models of accuracy over embeddings, for Bayesian optimisation."""
+
+from arch2vec_fast.surrogates.acquisition import (
+    expected_improvement,
+    log_expected_improvement,
+    released_expected_improvement,
+)
+from arch2vec_fast.surrogates.bayesian_linear import BayesianLinearRegression
+from arch2vec_fast.surrogates.dngo import DNGO, DngoRecipe, Proposal
+
+__all__ = [
+    "DNGO",
+    "BayesianLinearRegression",
+    "DngoRecipe",
+    "Proposal",
+    "expected_improvement",
+    "log_expected_improvement",
+    "released_expected_improvement",
+]

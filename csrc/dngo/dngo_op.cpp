@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+// The operators arch2vec_fast::dngo_* on the CPU: checks, allocation, threads, the best K. Schemas
+// in library.cpp.
+
+#include "dngo/dngo_op.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <algorithm>
+#include <atomic>
+#include <functional>
+#include <tuple>
+#include <vector>
+
+#include "common/check.h"
+#include "common/cpu_features.h"
+#include "dngo/dngo_cpu.h"
+#include "dngo/rank_key.h"
+
+namespace {
+
+using namespace a2v::dngo_ops;
+
+// Candidates of one task: some 0.5 ms, and a multiple of every tile.
+constexpr std::int64_t kChunk = 2048;
+
+struct Kernels {
+  decltype(&a2v::scalar::dngo_fit) fit;
+  decltype(&a2v::scalar::dngo_acquire_pack) pack;
+  decltype(&a2v::scalar::dngo_acquire) acquire;
+};
+
+Kernels kernels() {
+#if defined(__x86_64__)
+  switch (a2v::simd_level()) {
+    case a2v::SimdLevel::kAvx512:
+      return {&a2v::avx512::dngo_fit, &a2v::avx512::dngo_acquire_pack, &a2v::avx512::dngo_acquire};
+    case a2v::SimdLevel::kAvx2:
+      return {&a2v::avx2::dngo_fit, &a2v::avx2::dngo_acquire_pack, &a2v::avx2::dngo_acquire};
+    case a2v::SimdLevel::kScalar:
+      break;
+  }
+#endif
+  return {&a2v::scalar::dngo_fit, &a2v::scalar::dngo_acquire_pack, &a2v::scalar::dngo_acquire};
+}
+
+std::tuple<Tensor, Tensor> dngo_draw(const Tensor& seed, std::int64_t num_inputs,
+                                     std::int64_t num_hidden, std::int64_t num_epochs,
+                                     std::int64_t num_points) {
+  A2V_CHECK(seed.dim() == 1, "seed: expected 1 dimension");
+  const std::int64_t seeds = seed.size(0);
+  check_shape("seed", seed, ScalarType::Long, {seeds});
+  const a2v::DngoLayout layout = check_layout(num_inputs, num_hidden);
+  const Tensor keys = torch::stable::contiguous(seed);
+  Tensor parameters = torch::stable::new_empty(keys, {seeds, layout.size()}, ScalarType::Float);
+  Tensor order = torch::stable::new_empty(keys, {seeds, num_epochs, num_points}, ScalarType::Int);
+  const a2v::DngoDrawParams params{
+      .layout = layout,
+      .num_epochs = check_count("num_epochs", num_epochs, 0, kMaxPoints),
+      .num_points = check_count("num_points", num_points, 0, kMaxPoints),
+      .seed = keys.const_data_ptr<std::int64_t>(),
+      .parameters = parameters.mutable_data_ptr<float>(),
+      .order = order.mutable_data_ptr<std::int32_t>(),
+  };
+  torch::stable::parallel_for(0, seeds, 1, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t s = first; s < last; ++s) {
+      a2v::dngo_draw(params, s);
+    }
+  });
+  return {parameters, order};
+}
+
+Tensor dngo_fit(const Tensor& parameters, const Tensor& points, const Tensor& targets,
+                const Tensor& order, std::int64_t num_hidden, std::int64_t batch_size,
+                double learning_rate) {
+  const FitInputs inputs{torch::stable::contiguous(points), torch::stable::contiguous(targets),
+                         torch::stable::contiguous(order)};
+  a2v::DngoFitParams params = check_fit(parameters, inputs, num_hidden, batch_size, learning_rate);
+  A2V_CHECK(std::all_of(params.order, params.order + inputs.order.numel(),
+                        [&](std::int32_t row) { return row >= 0 && row < params.num_points; }),
+            "order: holds a row outside 0..", params.num_points - 1);
+  const std::int64_t seeds = points.size(0);
+  Tensor losses =
+      torch::stable::new_empty(inputs.points, {seeds, params.num_epochs}, ScalarType::Float);
+  params.losses = losses.mutable_data_ptr<float>();
+  const Kernels run = kernels();
+  torch::stable::parallel_for(0, seeds, 1, [&](std::int64_t first, std::int64_t last) {
+    std::vector<float> workspace(static_cast<std::size_t>(a2v::dngo_fit_floats(params.layout)));
+    for (std::int64_t s = first; s < last; ++s) {
+      run.fit(params, s, workspace.data());
+    }
+  });
+  return losses;
+}
+
+Tensor dngo_evidence(const Tensor& eigenvalue, const Tensor& energy, const Tensor& residual,
+                     const Tensor& start, std::int64_t num_points, std::int64_t num_hidden,
+                     bool released) {
+  const Tensor values = torch::stable::contiguous(eigenvalue);
+  const Tensor energies = torch::stable::contiguous(energy);
+  const Tensor rest = torch::stable::contiguous(residual);
+  const Tensor starts = torch::stable::contiguous(start);
+  a2v::DngoEvidenceParams params =
+      check_evidence(values, energies, rest, starts, num_points, num_hidden, released);
+  const std::int64_t seeds = values.size(0);
+  Tensor optimum = torch::stable::new_empty(values, {seeds, 2}, ScalarType::Double);
+  params.optimum = optimum.mutable_data_ptr<double>();
+  torch::stable::parallel_for(0, seeds, 1, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t s = first; s < last; ++s) {
+      a2v::dngo_evidence(params, s);
+    }
+  });
+  return optimum;
+}
+
+// Keeps the `capacity` largest keys it is offered, in keys[0 .. capacity - 1]: a heap whose front
+// is the least of them.
+class BestKeys {
+ public:
+  BestKeys(std::uint64_t* keys, int capacity) : first_(keys), last_(keys + capacity) {
+    std::fill(first_, last_, a2v::kNoKey);
+  }
+  void offer(std::uint64_t key) {
+    if (first_ != last_ && key > *first_) {
+      std::pop_heap(first_, last_, std::greater<>());
+      *(last_ - 1) = key;
+      std::push_heap(first_, last_, std::greater<>());
+    }
+  }
+
+ private:
+  std::uint64_t* first_;
+  std::uint64_t* last_;
+};
+
+// The best K of every chunk of every seed, in keys [S, chunks, K].
+void search_chunks(const a2v::DngoAcquireParams& params, std::int64_t seeds, std::int64_t chunks,
+                   std::uint64_t* keys) {
+  const Kernels run = kernels();
+  torch::stable::parallel_for(
+      0, seeds * chunks, 1, [&](std::int64_t first_task, std::int64_t last_task) {
+        std::vector<float> workspace(
+            static_cast<std::size_t>(a2v::dngo_acquire_floats(params.layout)));
+        std::vector<float> scores(static_cast<std::size_t>(kChunk));
+        std::int64_t packed = -1;
+        for (std::int64_t task = first_task; task < last_task; ++task) {
+          const std::int64_t s = task / chunks;
+          const std::int64_t first = task % chunks * kChunk;
+          const std::int64_t last = std::min(first + kChunk, params.num_candidates);
+          if (packed != s) {
+            run.pack(params, s, workspace.data());
+            packed = s;
+          }
+          run.acquire(params, s, first, last, workspace.data(), scores.data());
+          BestKeys best(keys + task * params.num_results, params.num_results);
+          const std::uint8_t* visited =
+              params.visited == nullptr ? nullptr : params.visited + s * params.num_candidates;
+          for (std::int64_t q = first; q < last; ++q) {
+            if (visited == nullptr || visited[q] == 0) {
+              best.offer(a2v::rank_key(scores[static_cast<std::size_t>(q - first)],
+                                       static_cast<std::uint32_t>(q)));
+            }
+          }
+        }
+      });
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> dngo_acquire(
+    const Tensor& candidates, const Tensor& weight, const Tensor& bias, const Tensor& coefficients,
+    const Tensor& factor, const Tensor& noise, const Tensor& target,
+    const std::optional<Tensor>& visited, std::int64_t num_results, std::int64_t score,
+    bool predictions) {
+  const AcquireInputs inputs =
+      contiguous({candidates, weight, bias, coefficients, factor, noise, target, visited});
+  a2v::DngoAcquireParams params = check_acquire(inputs, num_results, score);
+  const std::int64_t seeds = weight.size(0);
+  const std::int64_t predicted = predictions ? params.num_candidates : 0;
+  const auto empty = [&](std::int64_t columns, ScalarType dtype) {
+    return torch::stable::new_empty(inputs.weight, {seeds, columns}, dtype);
+  };
+  Tensor scores = empty(num_results, ScalarType::Float);
+  Tensor indices = empty(num_results, ScalarType::Long);
+  Tensor mean = empty(predicted, ScalarType::Float);
+  Tensor variance = empty(predicted, ScalarType::Float);
+  if (predictions) {
+    params.mean = mean.mutable_data_ptr<float>();
+    params.variance = variance.mutable_data_ptr<float>();
+  }
+  const std::int64_t chunks = (params.num_candidates + kChunk - 1) / kChunk;
+  const std::int64_t listed = chunks * num_results;
+  std::vector<std::uint64_t> keys(static_cast<std::size_t>(seeds * listed));
+  search_chunks(params, seeds, chunks, keys.data());
+  for (std::int64_t s = 0; s < seeds; ++s) {
+    std::uint64_t* list = keys.data() + s * listed;
+    const std::int64_t found = std::min(num_results, listed);
+    std::partial_sort(list, list + found, list + listed, std::greater<>());
+    for (std::int64_t k = 0; k < num_results; ++k) {
+      const std::uint64_t key = k < found ? list[k] : a2v::kNoKey;
+      scores.mutable_data_ptr<float>()[s * num_results + k] = a2v::key_score(key);
+      indices.mutable_data_ptr<std::int64_t>()[s * num_results + k] = a2v::key_index(key);
+    }
+  }
+  return {scores, indices, mean, variance};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(arch2vec_fast, CPU, m) {
+  m.impl("dngo_draw", TORCH_BOX(&dngo_draw));
+  m.impl("dngo_fit", TORCH_BOX(&dngo_fit));
+  m.impl("dngo_evidence", TORCH_BOX(&dngo_evidence));
+  m.impl("dngo_acquire", TORCH_BOX(&dngo_acquire));
+}
