@@ -46,6 +46,9 @@ def pretrain(
     lr: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights, batches, noise, samples.")] = 0,
     device: Device = "cpu",
+    engine: Annotated[
+        str, typer.Option(help="'fused' kernels, 'eager' plain PyTorch, or 'auto' by recipe.")
+    ] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     cells: Annotated[
         Path | None, typer.Option(help="Train on the cells of this .npz or .json file.")
@@ -77,6 +80,7 @@ def pretrain(
         overrides={"epochs": epochs, "batch_size": batch_size, "learning_rate": lr},
         seed=seed,
         device=device,
+        engine=engine,
         resume=resume,
         cells_file=cells,
         limit=limit,

@@ -25,6 +25,7 @@ def pretrain_command(
     overrides: dict[str, Any],
     seed: int,
     device: str,
+    engine: str,
     resume: bool,
     cells_file: Path | None,
     limit: int | None,
@@ -51,6 +52,7 @@ def pretrain_command(
             **overrides,
             seed=seed,
             device=device,
+            engine=engine,
             cells=cells,
             limit=limit,
             resume=resume,
@@ -79,6 +81,7 @@ def summarise(run: Run, seconds: float) -> dict[str, Any]:
         "space": run.space.name,
         "recipe": run.recipe.name,
         "seed": run.seed,
+        "engine": run.engine,
         "epochs": run.recipe.epochs,
         "batch_size": run.recipe.batch_size,
         "train_cells": len(run.train_cells),
@@ -102,7 +105,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
     console.print(
         f"[bold]{summary['space']}[/], recipe [bold]{summary['recipe']}[/]: "
         f"{epochs(summary['epochs'])} on {summary['train_cells']:,} cells "
-        f"in {summary['seconds']:.1f} s"
+        f"in {summary['seconds']:.1f} s ({summary['engine']} engine)"
     )
     validation = summary["validation"]
     if validation:

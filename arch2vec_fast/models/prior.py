@@ -104,6 +104,16 @@ class LatentMoments:
         self.count += len(mu)
         self.shape = (mu.shape[1], mu.shape[2])
 
+    def add_sums(self, mu: Tensor, mu2: Tensor, count: int, shape: tuple[int, int]) -> None:
+        """Take in `count` cells by their sums of mu and mu^2, float64 [N*D] each.
+
+        Only where no covariance is kept. shape: (N, D).
+        """
+        for name, value in (("mu", mu), ("mu2", mu2)):
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.count += count
+        self.shape = shape
+
     def per_node(self) -> LatentPrior:
         """Mean and (unbiased) standard deviation of mu for each node and dimension."""
         mean = self.sums["mu"] / self.count

@@ -9,7 +9,7 @@ files hold one entry a parameter, as `torch.optim.Adam` over the model's paramet
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -67,31 +67,51 @@ class FlatAdam:
     def state_dict(self) -> dict[str, Any]:
         """The state dict of a `torch.optim.Adam` over the parameters one by one."""
         state = self._adam.state_dict()
-        entries: dict[int, dict[str, Tensor]] = {index: {} for index in range(len(self._sizes))}
-        for name, value in state["state"].get(0, {}).items():
-            parts = [value] * len(entries) if name == "step" else self._views(value)
-            for index, part in enumerate(parts):
-                entries[index][name] = part.clone()
-        group = {**state["param_groups"][0], "params": list(entries)}
-        return {
-            "state": {index: entry for index, entry in entries.items() if entry},
-            "param_groups": [group],
-        }
+        return split_state(state["state"].get(0, {}), state["param_groups"][0], self._parameters)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`; raises ValueError for the state of other parameters."""
-        entries = [state["state"].get(index, {}) for index in range(len(self._sizes))]
-        fits = len(state["param_groups"][0]["params"]) == len(entries) and all(
-            entry["exp_avg"].numel() == size for entry, size in zip(entries, self._sizes) if entry
-        )
-        if not fits:
-            raise ValueError("optimizer_state: is of another model's parameters")
-        joined: dict[str, Tensor] = {}
-        if entries[0]:
-            joined["step"] = entries[0]["step"]
-            for name in ("exp_avg", "exp_avg_sq"):
-                joined[name] = torch.cat([entry[name].flatten() for entry in entries])
+        joined = join_state(state, self._parameters)
         group = {**self._adam.state_dict()["param_groups"][0], "lr": state["param_groups"][0]["lr"]}
         self._adam.load_state_dict(
             {"state": {0: joined} if joined else {}, "param_groups": [group]}
         )
+
+
+def split_state(
+    flat: dict[str, Tensor], group: dict[str, Any], parameters: Sequence[Tensor]
+) -> dict[str, Any]:
+    """The state dict of Adam over `parameters` from that over all of them in one tensor.
+
+    flat: "step" and two flat tensors, or nothing before the first step. group: Adam's settings.
+    """
+    entries: dict[int, dict[str, Tensor]] = {index: {} for index in range(len(parameters))}
+    for name, value in flat.items():
+        if name == "step":
+            parts = [value] * len(entries)
+        else:
+            split = value.split([parameter.numel() for parameter in parameters])
+            parts = [part.view(like.shape) for part, like in zip(split, parameters)]
+        for index, part in enumerate(parts):
+            entries[index][name] = part.clone()
+    return {
+        "state": {index: entry for index, entry in entries.items() if entry},
+        "param_groups": [{**group, "params": list(entries)}],
+    }
+
+
+def join_state(state: dict[str, Any], parameters: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Inverse of `split_state`, without the group; ValueError for the state of others."""
+    entries = [state["state"].get(index, {}) for index in range(len(parameters))]
+    fits = len(state["param_groups"][0]["params"]) == len(entries) and all(
+        entry["exp_avg"].numel() == parameter.numel()
+        for entry, parameter in zip(entries, parameters)
+        if entry
+    )
+    if not fits:
+        raise ValueError("optimizer_state: is of another model's parameters")
+    if not entries[0]:
+        return {}
+    moments = ("exp_avg", "exp_avg_sq")
+    joined = {name: torch.cat([entry[name].flatten() for entry in entries]) for name in moments}
+    return {"step": entries[0]["step"], **joined}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pretraining loop.
 
-Every random number of step t is drawn from a generator seeded with (seed, t), and the order of
-batches from (seed, epoch). A run resumed from any checkpoint therefore follows the trajectory of
+Every random number of step t is a function of (seed, t), and the order of batches one of
+(seed, epoch). A run resumed from any checkpoint therefore follows the trajectory of
 an uninterrupted one bit for bit (same device, same number of threads).
 """
 
@@ -32,12 +32,10 @@ from arch2vec_fast._files import (
     write_torch,
 )
 from arch2vec_fast._progress import Progress
-from arch2vec_fast.models.dense import unpack
 from arch2vec_fast.models.gin_vae import AutoencoderBase
 from arch2vec_fast.models.prior import LatentMoments
 from arch2vec_fast.models.recipes import Recipe
-from arch2vec_fast.pretrain.flat import FlatAdam
-from arch2vec_fast.pretrain.objective import objective
+from arch2vec_fast.pretrain.engine import build_engine
 from arch2vec_fast.pretrain.run import Run, is_run, load_weights
 from arch2vec_fast.pretrain.validation import reconstruction
 from arch2vec_fast.spaces import CellBatch, CellSpace
@@ -63,6 +61,7 @@ def pretrain(
     learning_rate: float | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    engine: str = "auto",
     cells: CellBatch | None = None,
     limit: int | None = None,
     resume: bool = False,
@@ -74,6 +73,8 @@ def pretrain(
     space: name or `CellSpace`. recipe: preset name or `Recipe`; epochs, batch_size and
     learning_rate override its fields. Another batch_size B keeps the recipe's rate; from 512 on,
     scale it by the square root, 3e-3 * sqrt(B / 256) for `best`, as is usual for Adam.
+    engine: "fused" kernels (`functional.gin_train`), "eager" plain PyTorch, or "auto": fused for
+    GIN encoders, eager for GCN ones. config.json names it, and a resumed run keeps it.
     cells: train on these instead of the whole space (DARTS: instead of 600,000 sampled below
     600 M mult-adds). limit: take that many different cells. seed: of weights, batches, noise
     and choice of cells.
@@ -82,7 +83,7 @@ def pretrain(
 
     Returns the finished `Run`. Raises ValueError on bad arguments, FloatingPointError if the loss
     stops being finite, `Interrupted` after Ctrl-C. Deterministic for a given device and thread
-    count. Costs about 5.1 MFLOP a NAS-Bench-101 cell and epoch.
+    count and engine. Costs about 5.1 MFLOP a NAS-Bench-101 cell and epoch.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -101,11 +102,11 @@ def pretrain(
         if not is_run(out):
             raise ValueError(f"resume: {out} holds no run; check out, or leave resume away")
         run = Run.load(out, space)
-        _check_same(run, space, recipe, seed, cells, limit)
+        _check_same(run, space, recipe, seed, engine, cells, limit)
     else:
         if cells is None:
             cells = _choose_cells(space, limit, seed)
-        run = Run.create(out, space, recipe, seed=seed, cells=cells)
+        run = Run.create(out, space, recipe, seed=seed, cells=cells, engine=engine)
     return train(run, device=device, progress=progress, checkpoint_seconds=checkpoint_seconds)
 
 
@@ -162,11 +163,7 @@ class Trainer:
         self.codes = run.train_cells.to_torch(device)
         self.steps_per_epoch = math.ceil(len(self.codes) / self.recipe.batch_size)
         self.model: AutoencoderBase = run.new_model().to(device)
-        self.optimizer = FlatAdam(
-            self.model.parameters(),
-            self.recipe.learning_rate,
-            fused=self.recipe.reduction != "released",
-        )
+        self.engine = build_engine(run.engine, self.model, run.space.layout, self.codes, run.seed)
         self.epoch = self.step = 0
         self.window, self.whole = _Window(), _Window()
         self.moments = LatentMoments(covariance=False)
@@ -192,43 +189,42 @@ class Trainer:
     # -- training --------------------------------------------------------------------------
 
     def steps(self) -> Iterator[float]:
-        """Run the remaining steps of this epoch; yields the latest windowed loss after each."""
-        recipe = self.recipe
-        self.model.train(recipe.train_mode == "always" or self.epoch == 0)
+        """Run the remaining steps of this epoch; yields the latest windowed loss now and then."""
         order = self._order()
         window_steps = max(1, self.steps_per_epoch // _WINDOWS_PER_EPOCH)
-        for index in range(self.step - self.epoch * self.steps_per_epoch, self.steps_per_epoch):
-            batch = order[index * recipe.batch_size : (index + 1) * recipe.batch_size]
-            self._train_step(self.codes[batch])
-            if (index + 1) % window_steps == 0 or index + 1 == self.steps_per_epoch:
+        index = self.step - self.epoch * self.steps_per_epoch
+        while index < self.steps_per_epoch:
+            # Calls end where an uninterrupted run's do, whatever step this one began at.
+            ends = (self.engine.steps_a_call, window_steps)
+            end = min(self.steps_per_epoch, *((index // every + 1) * every for every in ends))
+            self._train(order, index, end)
+            if end % window_steps == 0 or end == self.steps_per_epoch:
                 self._end_window()
+            index = end
             yield self._last_loss
 
-    def _train_step(self, codes: Tensor) -> None:
+    def _train(self, order: Tensor, first: int, last: int) -> None:
+        """Steps first .. last - 1 of this epoch."""
         recipe = self.recipe
-        torch.manual_seed(_mix(self.run.seed, self.step))
-        if recipe.schedule == "cosine":
-            done = self.step / (self.steps_per_epoch * recipe.epochs)
-            rate = 0.5 * recipe.learning_rate * (1 + math.cos(math.pi * done))
-            self.optimizer.lr = rate
-        adjacency, node_ops = unpack(codes, self.run.space.layout)
-        result = self.model(adjacency, node_ops)
+        batch = order[first * recipe.batch_size : last * recipe.batch_size]
+        rates = [self._learning_rate(self.step + i) for i in range(last - first)]
+        training = recipe.train_mode == "always" or self.epoch == 0
         try:
-            loss, parts = objective(result, adjacency, node_ops, recipe)
-        except RuntimeError:  # the released loss refuses probabilities that are not numbers
-            if torch.isfinite(result.edge_logits).all() and torch.isfinite(result.mu).all():
-                raise
+            sums = self.engine.train(batch, self.step, rates, training=training)
+        except FloatingPointError:
             raise self._diverged() from None
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step(recipe.grad_clip)
-        self.step += 1
-
-        values = torch.stack([loss, *parts.values()]).detach().double()
-        self.window.sums = self.window.sums.to(values.device) + values * len(codes)
-        self.window.cells += len(codes)
+        self.step += last - first
+        self.window.sums = self.window.sums.to(batch.device) + sums.losses
+        self.window.cells += len(batch)
         if recipe.prior == "per-node" and self.epoch == recipe.epochs - 1:
-            self.moments.add(result.mu)
+            shape = (self.run.space.layout.num_nodes, recipe.latent_dim)
+            self.moments.add_sums(sums.mu, sums.mu2, len(batch), shape)
+
+    def _learning_rate(self, step: int) -> float:
+        if self.recipe.schedule == "constant":
+            return self.recipe.learning_rate
+        done = step / (self.steps_per_epoch * self.recipe.epochs)
+        return 0.5 * self.recipe.learning_rate * (1 + math.cos(math.pi * done))
 
     def _end_window(self) -> None:
         means = self.window.means()
@@ -291,7 +287,7 @@ class Trainer:
             "epoch": self.epoch,
             "loss": self._last_loss,
             "model_state": self.model.state_dict(),
-            "optimizer_state": self.optimizer.state_dict(),
+            "optimizer_state": self.engine.optimizer_state(),
             "step": self.step,
             "window": {"sums": self.window.sums.cpu(), "cells": self.window.cells},
             "whole": {"sums": self.whole.sums, "cells": self.whole.cells},
@@ -306,7 +302,7 @@ class Trainer:
                 f"{self.run.path / 'checkpoint.pt'}: has weights but no progress to resume from"
             )
         load_weights(self.model, state, self.run.path / "checkpoint.pt")
-        self.optimizer.load_state_dict(state["optimizer_state"])
+        self.engine.load_optimizer_state(state["optimizer_state"])
         self.epoch, self.step, self._last_loss = state["epoch"], state["step"], state["loss"]
         self.window, self.whole = _Window(**state["window"]), _Window(**state["whole"])
         moments = state["moments"]
@@ -315,7 +311,7 @@ class Trainer:
 
     def _log(self, **values: Any) -> None:
         line = {"epoch": self.epoch, "step": self.step, **values}
-        line["learning_rate"] = self.optimizer.lr
+        line["learning_rate"] = self.engine.lr
         append_line(self.run.path / "metrics.jsonl", line)
 
     def _truncate_metrics(self) -> None:
@@ -343,12 +339,14 @@ def _check_same(
     space: CellSpace,
     recipe: Recipe,
     seed: int,
+    engine: str,
     cells: CellBatch | None,
     limit: int | None,
 ) -> None:
     before, now = run.recipe.to_dict(), recipe.to_dict()
     changed = [name for name in now if now[name] != before[name]]
     changed += ["space"] * (run.config["space"] != space.name) + ["seed"] * (run.seed != seed)
+    changed += ["engine"] * (engine not in ("auto", run.engine))
     changed += ["cells"] * (cells is not None and cells != run.cells)
     changed += ["limit"] * (limit is not None and limit != run.config["cells"]["count"])
     if changed:
@@ -356,14 +354,6 @@ def _check_same(
             f"resume: {run.path} was started with another {', '.join(changed)}; "
             "use its settings, or another directory"
         )
-
-
-def _mix(seed: int, step: int) -> int:
-    """A generator seed for one step (splitmix64 of both), so that steps are independent."""
-    value = (seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + 1) & (2**64 - 1)
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
-    return (value ^ (value >> 31)) >> 1
 
 
 @contextmanager

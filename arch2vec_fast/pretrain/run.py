@@ -38,6 +38,7 @@ from arch2vec_fast.models.gin_vae import AutoencoderBase, build_model
 from arch2vec_fast.models.inference import posterior_encoder
 from arch2vec_fast.models.prior import LatentPrior
 from arch2vec_fast.models.recipes import Recipe
+from arch2vec_fast.pretrain.engine import choose_engine
 from arch2vec_fast.spaces import CellBatch, CellSpace
 
 _FORMAT = 1
@@ -62,7 +63,14 @@ class Run:
 
     @classmethod
     def create(
-        cls, path: Path, space: CellSpace, recipe: Recipe, *, seed: int, cells: CellBatch | None
+        cls,
+        path: Path,
+        space: CellSpace,
+        recipe: Recipe,
+        *,
+        seed: int,
+        cells: CellBatch | None,
+        engine: str = "auto",
     ) -> Run:
         """Start a run in an empty or new directory. cells: None for the whole space.
 
@@ -70,12 +78,13 @@ class Run:
         space, too few cells, a bad seed, or a directory that holds anything.
         """
         check_seed(seed)
+        engine = choose_engine(engine, recipe)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             hint = "pass resume to go on with it, or choose" if is_run(path) else "choose"
             raise ValueError(f"out: {path} is not an empty directory; {hint} another one")
         if cells is not None:
             _check_cells(cells, space)
-        config = _describe(space, recipe, seed, cells)
+        config = _describe(space, recipe, seed, cells) | {"engine": engine}
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             draft = Path(folder) / "run"
@@ -132,6 +141,11 @@ class Run:
     def seed(self) -> int:
         """Seed of initial weights, batches and noise."""
         return int(self.config["seed"])
+
+    @property
+    def engine(self) -> str:
+        """The engine that trains it: "fused" or "eager" (runs made before there was a choice)."""
+        return str(self.config.get("engine", "eager"))
 
     @cached_property
     def cells(self) -> CellBatch:

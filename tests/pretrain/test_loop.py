@@ -105,14 +105,14 @@ def test_killed_process_resumes_to_the_same_weights(tmp_path: Path) -> None:
 def test_interrupt_saves_and_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Trainer._train_step
+    original = Trainer._train
 
-    def interrupted(self: Trainer, codes: torch.Tensor) -> None:
-        original(self, codes)
+    def interrupted(self: Trainer, *arguments: Any) -> None:
+        original(self, *arguments)
         if self.step == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(Trainer, "_train_step", interrupted)
+    monkeypatch.setattr(Trainer, "_train", interrupted)
     with pytest.raises(Interrupted, match=r"stopped at step 3.*--resume --out"):
         pretrain(SPACE, small("best", epochs=1), tmp_path / "run", cells=CELLS)
     assert Run.load(tmp_path / "run").checkpoint()["step"] == 3
