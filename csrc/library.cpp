@@ -29,6 +29,12 @@ STABLE_TORCH_LIBRARY(arch2vec_fast, m) {
       "Tensor(d!) running, Tensor codes, Tensor order, Tensor learning_rate, Tensor seed, "
       "Tensor? noise, Tensor? keep, int batch_size, int first_step, int[] config, "
       "float[] settings) -> (Tensor, Tensor)");
+  // The same on CUDA, for tuning: returns the cycles of every block in each TrainPhase too.
+  m.def(
+      "gin_train_phases(Tensor(a!) parameters, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, "
+      "Tensor(d!) running, Tensor codes, Tensor order, Tensor learning_rate, Tensor seed, "
+      "Tensor? noise, Tensor? keep, int batch_size, int first_step, int[] config, "
+      "float[] settings) -> (Tensor, Tensor, Tensor)");
   // config: the fields of GinEncodeConfig, in order. output: a GinEncodeOutput. precision: "fp32",
   // "tf32" or "bf16".
   m.def(

@@ -122,6 +122,18 @@ inline int multiprocessors() {
   return count;
 }
 
+// Dynamic shared memory that a block of the current device can have.
+inline std::size_t max_shared_bytes() {
+  int device = 0;
+  int bytes = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
+          cudaSuccess) {
+    throw std::runtime_error(std::string("cuda: ") + cudaGetErrorString(cudaGetLastError()));
+  }
+  return static_cast<std::size_t>(bytes);
+}
+
 // Sets `bytes` of device memory to `value` in stream order.
 inline void fill_bytes(void* target, int value, std::size_t bytes, CudaStream stream) {
   const cudaError_t error = cudaMemsetAsync(target, value, bytes, stream);

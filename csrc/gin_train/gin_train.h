@@ -44,8 +44,8 @@ struct GinTrainConfig {
   float dropout;
   float grad_clip;
 
-  int input_width(int layer) const { return layer == 0 ? num_op_types : hidden_dim; }
-  int num_norms() const { return num_layers * num_mlp_layers; }
+  constexpr int input_width(int layer) const { return layer == 0 ? num_op_types : hidden_dim; }
+  constexpr int num_norms() const { return num_layers * num_mlp_layers; }
 };
 
 // The operator's lists, in the order of the fields above.

@@ -237,6 +237,8 @@ void launch_cooperative(void (*kernel)(Parameters...), dim3 grid, dim3 block,
 
 inline int multiprocessors() { return ::cuda_on_cpu::process().device.multiprocessors; }
 
+inline std::size_t max_shared_bytes() { return ::cuda_on_cpu::process().device.max_shared_bytes; }
+
 template <class... Parameters>
 int max_cooperative_blocks(void (*)(Parameters...), int, std::size_t) {
   return multiprocessors();

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training kernel: time of a step, of a pretraining, and where the cycles go.
+
+Steps are timed sixteen at a time, by one call of ours and by a loop over plain PyTorch, because a
+call has a constant part (clearing its workspace, copying the weights) that long calls do not feel.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from arch2vec_fast import functional, spaces
+from arch2vec_fast._gin_train import GinTrainBuffers, GinTrainConfig
+from arch2vec_fast.models import Recipe, build_model
+from arch2vec_fast.spaces import CellLayout
+from bench.gpu.report import OURS, Report, graphed
+from bench.gpu.training import new_model, step_of
+
+STEPS = 16
+LONG = 2000  # steps of a call whose constant part does not show
+PHASES = ("forward", "decoder", "backward", "wait", "gradients", "wait", "update", "wait")
+RELEASED = GinTrainConfig(
+    layout=CellLayout(7, 5),
+    num_classes=5,
+    hidden_dim=128,
+    latent_dim=16,
+    num_layers=4,
+    num_mlp_layers=2,
+    dropout=0.3,
+)
+BEST = replace(
+    *(RELEASED,),
+    num_classes=6,
+    node_mixing=256,
+    gated=True,
+    bilinear=True,
+    position_bias=True,
+    softmax=True,
+    logits=True,
+    elbo=True,
+    beta=0.05,
+    dropout=0.0,
+)
+
+
+class Training:
+    """A model's buffers and cells on the GPU, and calls of the operator on them."""
+
+    def __init__(self, config: GinTrainConfig, batch: int, models: int = 1) -> None:
+        self.config, self.batch, self.models = config, batch, models
+        self.codes = spaces.get("nasbench101").enumerate().to_torch("cuda")
+        self.seed = torch.arange(models, device="cuda")
+        self.buffers = GinTrainBuffers.zeros(config, models, device="cuda")
+        name = "best" if config.gated else "released"
+        model = build_model(
+            Recipe.get(name, "nasbench101"),
+            spaces.get("nasbench101").layout,
+            variable_size=config.num_classes > config.layout.num_op_types,
+        )
+        flat = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+        self.buffers.parameters.copy_(flat)
+        self.done = 0
+
+    def inputs(self, steps: int) -> tuple[Any, ...]:
+        """Cells, rates and seeds of a call."""
+        shape = (self.models, steps * self.batch)
+        order = torch.randint(len(self.codes), shape, device="cuda")
+        rate = torch.full((steps,), 1e-3, dtype=torch.float64, device="cuda")
+        return self.codes, order, rate, self.seed
+
+    def work(self, steps: int) -> Callable[[], object]:
+        """`steps` steps, going on with the model wherever it is."""
+        inputs = self.inputs(steps)
+
+        def run() -> torch.Tensor:
+            losses, _ = functional.gin_train(
+                self.buffers,
+                *inputs,
+                self.config,
+                batch_size=self.batch,
+                first_step=self.done,
+            )
+            self.done += steps
+            return losses
+
+        return run
+
+    def phases(self, steps: int) -> dict[str, list[float]]:
+        """Thousands of cycles a step in each phase: of the first block, and of the last."""
+        *_, cycles = torch.ops.arch2vec_fast.gin_train_phases(
+            *self.buffers,
+            *self.inputs(steps),
+            *(None, None, self.batch, self.done, self.config.sizes, self.config.settings),
+        )
+        self.done += steps
+        each = (cycles.double() / steps / 1000).cpu()
+        return {"first": each[0].tolist(), "last": each[-1].tolist()}
+
+
+def repeat(step: Callable[[], object]) -> Callable[[], None]:
+    """STEPS steps of plain PyTorch."""
+
+    def run() -> None:
+        for _ in range(STEPS):
+            step()
+
+    return run
+
+
+def long_call(report: Report, name: str, training: Training, goal: float | None = None) -> None:
+    """Microseconds a step in a call of many, with the cycles of its phases."""
+    work = training.work(LONG)
+    work()
+    times = []
+    for _ in range(5):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        losses = work()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) * 1e3 / LONG)
+    assert isinstance(losses, torch.Tensor)
+    more: dict[str, Any] = {} if goal is None else {"goal": goal}
+    cycles = training.phases(200)
+    for block, values in cycles.items():
+        pairs = zip(PHASES, values)
+        print(f"  {block} block, kcycles:", ", ".join(f"{p} {v:.1f}" for p, v in pairs))
+    report.add(
+        f"{name}, in a call of {LONG}",
+        statistics.median(times),
+        "us a step",
+        min=min(times),
+        max=max(times),
+        loss=float(losses[0, -1, 0]),
+        kilocycles=cycles,
+        **more,
+    )
+
+
+def against_torch(report: Report, name: str, config: GinTrainConfig, batch: int) -> None:
+    """Ours and plain PyTorch in turns, STEPS steps each."""
+    recipe = Recipe.get("best" if config.gated else "released", "nasbench101")
+    frozen = not config.batch_mode
+    contenders = {OURS: Training(config, batch).work(STEPS)}
+    if batch == 32:
+        contenders["eager"] = repeat(step_of(new_model(recipe, frozen=frozen), recipe))
+        graph = graphed(step_of(new_model(recipe, frozen=frozen), recipe, capturable=True))
+        contenders["eager in a graph"] = repeat(graph)
+    goal = {(32, False): 60e-6, (32, True): 25e-6}.get((batch, frozen))
+    report.race(
+        f"{STEPS} steps of {name}",
+        contenders,
+        goal=None if goal is None or config.gated else STEPS * goal,
+    )
+
+
+def pretraining(report: Report) -> None:
+    """Eight epochs over nine tenths of NAS-Bench-101, the first one with batch statistics."""
+    cells, batch = 381_261, 32
+    steps = -(-cells // batch)
+    training = Training(RELEASED, batch)
+    rate = torch.full((steps,), 1e-3, dtype=torch.float64, device="cuda")
+    order = torch.randint(len(training.codes), (1, cells), device="cuda")
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    for epoch in range(8):
+        losses, _ = functional.gin_train(
+            *(training.buffers, training.codes, order, rate, training.seed),
+            replace(RELEASED, batch_mode=epoch == 0),
+            batch_size=batch,
+            first_step=epoch * steps,
+        )
+    end.record()
+    end.synchronize()
+    report.add(
+        "pretraining on NAS-Bench-101, 8 epochs of 11,915 steps",
+        begin.elapsed_time(end) * 1e-3,
+        "s",
+        goal=6,
+        loss=float(losses[0, -1000:, 0].mean()),
+    )
+
+
+def run(report: Report) -> None:
+    """Rows of the training kernel."""
+    frozen = replace(RELEASED, batch_mode=False)
+    for name, config, batches in (
+        ("released, batch statistics", RELEASED, (32, 256, 1024)),
+        ("released, frozen statistics", frozen, (32, 256, 1024)),
+        ("best", BEST, (32, 256, 1024, 2048)),
+    ):
+        for batch in batches:
+            label = f"{name}, {batch} cells"
+            try:
+                long_call(report, f"step of {label}", Training(config, batch))
+                if batch == 32:
+                    against_torch(report, label, config, batch)
+            except Exception as error:
+                report.fail(label, error)
+    for models in (4, 33):
+        label = f"step of released, frozen statistics, 32 cells, {models} models at once"
+        try:
+            long_call(report, label, Training(frozen, 32, models))
+        except Exception as error:
+            report.fail(label, error)
+    pretraining(report)
