@@ -81,9 +81,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             for name, values in row["contenders"].items()
             if name != OURS
         ]
-        shares = f"  {100 * row['limit']['share']:.0f}% of {row['limit']['bound']}" * bool(
-            row["limit"]
-        )
+        limit = row["limit"]
+        shares = f"  {100 * limit['share']:.0f}% of {limit['bound']}" if limit else ""
         terminalreporter.write_line(
             f"{row['work']}, {row['threads']} threads: {ours:.3g} s a {row['unit']}{shares}  "
             + ", ".join(others)

@@ -23,7 +23,18 @@ def unpack_cells() -> None:
             functional.unpack_cells(codes, layout)
 
 
-CASES: tuple[Callable[[], None], ...] = (unpack_cells,)
+def nearest_latent() -> None:
+    """Every width of the query group, aligned rows and others, one neighbour and many."""
+    for dim in (3, 16):
+        points = torch.randn(1301, dim, device="cuda")
+        for count in (1, 3, 17):
+            queries = torch.randn(count, dim, device="cuda")
+            visited = torch.rand(count, len(points), device="cuda") < 0.5
+            for k in (1, 40):
+                functional.nearest_latent(points, queries, k, visited)
+
+
+CASES: tuple[Callable[[], None], ...] = (unpack_cells, nearest_latent)
 
 
 def main() -> int:
