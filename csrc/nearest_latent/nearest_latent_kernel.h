@@ -32,9 +32,7 @@ A2V_INLINE void split(const std::uint8_t* codes, Pairs& even, Pairs& odd) {
 A2V_INLINE void add_products(Sums& sums, Pairs codes, std::int32_t query) {
   sums.x = _mm512_add_epi32(sums.x, _mm512_madd_epi16(codes.x, _mm512_set1_epi32(query)));
 }
-// The masked form with all lanes on: the plain one reads an undefined register, which GCC 12
-// reports.
-A2V_INLINE V16 to_float(Sums sums) { return {_mm512_maskz_cvtepi32_ps(0xffff, sums.x)}; }
+A2V_INLINE V16 to_float(Sums sums) { return {_mm512_cvtepi32_ps(sums.x)}; }
 
 #elif defined(A2V_SIMD_AVX2)
 
