@@ -57,11 +57,13 @@ class Trainer {
       block_.sync_group();
       clock_.mark(TrainPhase::kWaitRows);
       update.gradients();
+      const AdamState ahead = update.read_ahead();
+      const double rate = block_.params.learning_rate[step];
       clock_.mark(TrainPhase::kGradients);
       block_.sync_group();
       clock_.mark(TrainPhase::kWaitNorm);
       const float norm = update.norm();
-      update.apply(adam_step(norm));
+      update.apply(adam_step(norm, rate), ahead);
       if (block_.rank == block_.plan.blocks - 1) write_losses(norm, steps);
       clock_.mark(TrainPhase::kUpdate);
       block_.sync_group();
@@ -149,10 +151,9 @@ class Trainer {
     block_.start_step(step);
   }
 
-  __device__ AdamStep adam_step(float norm) {
+  __device__ AdamStep adam_step(float norm, double rate) {
     powers_[0] *= 0.9;
     powers_[1] *= 0.999;
-    const double rate = block_.params.learning_rate[block_.step];
     const float clip = block_.config.grad_clip / (norm + 1e-6F);
     return {static_cast<float>(rate / (1.0 - powers_[0])),
             static_cast<float>(sqrt(1.0 - powers_[1])), clip > 1.0F ? 1.0F : clip};

@@ -14,6 +14,7 @@ namespace a2v {
 
 constexpr float kAdamBeta2 = 0.999F;
 constexpr float kAdamTiny = 1e-8F;
+constexpr int kLoadsAhead = 4;  // 32 cells of 7 nodes are read at once by 8 warps
 
 // Scalars of torch.optim.Adam's single-tensor step, in double until used.
 struct AdamStep {
@@ -21,15 +22,31 @@ struct AdamStep {
   float root_correction2;
   float clip;
 
-  // One element; returns the new parameter.
-  __device__ float update(float gradient, float parameter, float* exp_avg,
-                          float* exp_avg_sq) const {
+  // One element, in place.
+  __device__ void update(float gradient, float& parameter, float& exp_avg,
+                         float& exp_avg_sq) const {
     const float clipped = gradient * clip;
-    const float mean = *exp_avg + (clipped - *exp_avg) * 0.1F;
-    const float square = *exp_avg_sq * kAdamBeta2 + clipped * clipped * 0.001F;
-    *exp_avg = mean;
-    *exp_avg_sq = square;
-    return parameter - step_size * (mean / (sqrtf(square) / root_correction2 + kAdamTiny));
+    exp_avg += (clipped - exp_avg) * 0.1F;
+    exp_avg_sq = exp_avg_sq * kAdamBeta2 + clipped * clipped * 0.001F;
+    parameter -= step_size * (exp_avg / (sqrtf(exp_avg_sq) / root_correction2 + kAdamTiny));
+  }
+};
+
+// Four neighbouring parameters and their moments, as far as they exist.
+struct AdamState {
+  float parameter[4] = {};
+  float exp_avg[4] = {};
+  float exp_avg_sq[4] = {};
+
+  __device__ void read(const GinTrainParams& params, int i, std::int64_t at) {
+    parameter[i] = params.parameters[at];
+    exp_avg[i] = params.exp_avg[at];
+    exp_avg_sq[i] = params.exp_avg_sq[at];
+  }
+  __device__ void write(const GinTrainParams& params, int i, std::int64_t at) const {
+    params.parameters[at] = parameter[i];
+    params.exp_avg[at] = exp_avg[i];
+    params.exp_avg_sq[at] = exp_avg_sq[i];
   }
 };
 
@@ -102,13 +119,26 @@ class Update {
     return static_cast<float>(sqrt(block_.block_sum(total)));
   }
 
-  __device__ void apply(const AdamStep& adam) const {
+  // This thread's part of the block's first item, which most blocks have no other than: read ahead
+  // of the barrier before apply().
+  __device__ AdamState read_ahead() const {
+    const int item = item_of(0);
+    if (item >= block_.plan.items) return {};
+    if (item >= block_.plan.num_tiles) return read_small(small_entry(item));
+    const int first = block_.thread % (kGradientTile * kGradientTile / 4);
+    return read_four(Tile(block_, item), first / (kGradientTile / 4),
+                     first % (kGradientTile / 4) * 4);
+  }
+
+  __device__ void apply(const AdamStep& adam, const AdamState& ahead) const {
     for (int slot = 0; item_of(slot) < block_.plan.items; ++slot) {
       const int item = item_of(slot);
       if (item < block_.plan.num_tiles) {
-        update_tile(Tile(block_, item), slot, adam);
+        update_tile(Tile(block_, item), slot, adam, ahead);
       } else {
-        update_small(item, slot, adam);
+        const int entry = small_entry(item);
+        update_small(entry, stash(slot)[block_.thread], adam,
+                     slot == 0 ? ahead : read_small(entry));
       }
     }
   }
@@ -192,12 +222,13 @@ class Update {
     const int rows = tile.matrix > block_.plan.heads ? block_.batch : block_.rows;
     float sums[2][4][4] = {};
     const int step = 8 * block_.warps;
-    Operands now = load(m, tile, 8 * block_.warp, rows);
-#pragma unroll 2
-    for (int row = 8 * block_.warp; row < rows; row += step) {
-      const Operands next = load(m, tile, row + step, rows);
-      multiply(now, sums);
-      now = next;
+#pragma unroll 1
+    for (int row = 8 * block_.warp; row < rows; row += kLoadsAhead * step) {
+      Operands operands[kLoadsAhead];
+#pragma unroll
+      for (int i = 0; i < kLoadsAhead; ++i) operands[i] = load(m, tile, row + i * step, rows);
+#pragma unroll
+      for (int i = 0; i < kLoadsAhead; ++i) multiply(operands[i], sums);
     }
     float* part = block_.at(block_.plan.shared.ring) + block_.warp * kTileFloats;
     __syncthreads();  // the ring, or the last item's partial sums
@@ -247,38 +278,52 @@ class Update {
     return squares;
   }
 
-  __device__ void update_tile(const Tile& tile, int slot, const AdamStep& adam) const {
+  __device__ bool inside(const Tile& tile, int row, int col) const {
     const StreamedMatrix& m = block_.plan.streamed[tile.matrix];
+    return tile.row + row < m.rows && tile.col + col < m.cols;
+  }
+
+  __device__ std::int64_t parameter_at(const Tile& tile, int row, int col) const {
+    return model_ + parameter_of(block_, tile.matrix, tile.row + row, tile.col + col);
+  }
+
+  __device__ AdamState read_four(const Tile& tile, int row, int col) const {
+    AdamState state;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (inside(tile, row, col + i))
+        state.read(block_.params, i, parameter_at(tile, row, col + i));
+    }
+    return state;
+  }
+
+  __device__ void update_tile(const Tile& tile, int slot, const AdamStep& adam,
+                              const AdamState& ahead) const {
     float* values = stash(slot);
     each_four([&](int row, int col) {
+      const bool is_ahead = slot == 0 && row * kGradientTile + col == 4 * block_.thread;
+      AdamState state = is_ahead ? ahead : read_four(tile, row, col);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         float& value = values[row * kTileStride + col + i];
-        if (tile.row + row < m.rows && tile.col + col + i < m.cols) {
-          const std::int64_t at =
-              model_ + parameter_of(block_, tile.matrix, tile.row + row, tile.col + col + i);
-          value = adam.update(value, block_.params.parameters[at], block_.params.exp_avg + at,
-                              block_.params.exp_avg_sq + at);
-          block_.params.parameters[at] = value;
-        } else {
-          value = 0.0F;
+        if (inside(tile, row, col + i)) {
+          adam.update(value, state.parameter[i], state.exp_avg[i], state.exp_avg_sq[i]);
+          state.write(block_.params, i, parameter_at(tile, row, col + i));
         }
+        value = state.parameter[i];
       }
     });
     write_copies(tile, values);
   }
 
   __device__ void publish_tile(const Tile& tile, int slot) const {
-    const StreamedMatrix& m = block_.plan.streamed[tile.matrix];
     float* values = stash(slot);
     each_four([&](int row, int col) {
+#pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const bool inside = tile.row + row < m.rows && tile.col + col + i < m.cols;
         values[row * kTileStride + col + i] =
-            inside ? block_.params
-                         .parameters[model_ + parameter_of(block_, tile.matrix, tile.row + row,
-                                                           tile.col + col + i)]
-                   : 0.0F;
+            inside(tile, row, col + i) ? block_.params.parameters[parameter_at(tile, row, col + i)]
+                                       : 0.0F;
       }
     });
     write_copies(tile, values);
@@ -332,7 +377,7 @@ class Update {
     float sum = 0.0F;
     if (entry < block_.plan.small.size) {
       const float* partial = block_.work + block_.plan.workspace.small_partials + entry;
-#pragma unroll 16
+#pragma unroll 32
       for (int b = 0; b < block_.active; ++b) {
         sum += load_cg(partial + static_cast<std::int64_t>(b) * block_.plan.small.size);
       }
@@ -341,16 +386,20 @@ class Update {
     return sum * sum;
   }
 
-  __device__ void update_small(int item, int slot, const AdamStep& adam) const {
-    const int entry = small_entry(item);
-    if (entry >= block_.plan.small.size) return;
-    const int offset = parameter_of_small(entry);
+  __device__ AdamState read_small(int entry) const {
+    AdamState state;
+    const int offset = entry < block_.plan.small.size ? parameter_of_small(entry) : -1;
+    if (offset >= 0) state.read(block_.params, 0, model_ + offset);
+    return state;
+  }
+
+  __device__ void update_small(int entry, float gradient, const AdamStep& adam,
+                               AdamState state) const {
+    const int offset = entry < block_.plan.small.size ? parameter_of_small(entry) : -1;
     if (offset < 0) return;
-    const std::int64_t at = model_ + offset;
-    const float value = adam.update(stash(slot)[block_.thread], block_.params.parameters[at],
-                                    block_.params.exp_avg + at, block_.params.exp_avg_sq + at);
-    block_.params.parameters[at] = value;
-    small_copy()[entry] = value;
+    adam.update(gradient, state.parameter[0], state.exp_avg[0], state.exp_avg_sq[0]);
+    state.write(block_.params, 0, model_ + offset);
+    small_copy()[entry] = state.parameter[0];
   }
 
   const TrainBlock& block_;

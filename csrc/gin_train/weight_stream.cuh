@@ -75,7 +75,7 @@ class WeightStream {
     for (int mt = block_.warp; mt < product.row_tiles; mt += block_.warps) {
       float high[kTiles][kChains][4] = {};
       float mixed[kTiles][kChains][4] = {};
-#pragma unroll 1
+#pragma unroll 2
       for (int piece = 0; piece < product.pieces; ++piece) {
         multiply_piece(column + 16 * piece, stride, tiles, high, mixed);
       }
