@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
 from arch2vec_fast import functional
+from arch2vec_fast._gin_train import GinTrainBuffers, GinTrainConfig
 from arch2vec_fast.spaces import CellLayout
 
 
@@ -34,7 +36,37 @@ def nearest_latent() -> None:
                 functional.nearest_latent(points, queries, k, visited)
 
 
-CASES: tuple[Callable[[], None], ...] = (unpack_cells, nearest_latent)
+def gin_train() -> None:
+    """A tiny model with every option, one cell a block, in both modes."""
+    config = GinTrainConfig(
+        layout=CellLayout(3, 2),
+        num_classes=3,
+        hidden_dim=16,
+        latent_dim=4,
+        num_layers=2,
+        num_mlp_layers=1,
+        node_mixing=16,
+        gated=True,
+        bilinear=True,
+        position_bias=True,
+        softmax=True,
+        logits=True,
+        dropout=0.1,
+    )
+    codes = torch.zeros(4, 1, dtype=torch.int64, device="cuda")
+    order = torch.randint(4, (1, 10), device="cuda")
+    rate = torch.full((2,), 1e-3, dtype=torch.float64, device="cuda")
+    seed = torch.zeros(1, dtype=torch.int64, device="cuda")
+    for batch_mode in (True, False):
+        buffers = GinTrainBuffers.zeros(config, device="cuda")
+        buffers.parameters.normal_()
+        functional.gin_train(
+            *(buffers, codes, order, rate, seed, replace(config, batch_mode=batch_mode)),
+            batch_size=6,
+        )
+
+
+CASES: tuple[Callable[[], None], ...] = (unpack_cells, nearest_latent, gin_train)
 
 
 def main() -> int:

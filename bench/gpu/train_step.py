@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from arch2vec_fast import functional, spaces
 from arch2vec_fast._gin_train import GinTrainBuffers, GinTrainConfig
@@ -66,7 +67,7 @@ class Training:
         self.buffers.parameters.copy_(flat)
         self.done = 0
 
-    def inputs(self, steps: int) -> tuple[Any, ...]:
+    def inputs(self, steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Cells, rates and seeds of a call."""
         shape = (self.models, steps * self.batch)
         order = torch.randint(len(self.codes), shape, device="cuda")
@@ -77,7 +78,7 @@ class Training:
         """`steps` steps, going on with the model wherever it is."""
         inputs = self.inputs(steps)
 
-        def run() -> torch.Tensor:
+        def run() -> Tensor:
             losses, _ = functional.gin_train(
                 self.buffers,
                 *inputs,
@@ -124,7 +125,7 @@ def long_call(report: Report, name: str, training: Training, goal: float | None 
         end.record()
         end.synchronize()
         times.append(begin.elapsed_time(end) * 1e3 / LONG)
-    assert isinstance(losses, torch.Tensor)
+    assert isinstance(losses, Tensor)
     more: dict[str, Any] = {} if goal is None else {"goal": goal}
     cycles = training.phases(200)
     for block, values in cycles.items():
