@@ -2,6 +2,7 @@
 // gin_train: the cells and the random numbers of a step. Compiled once, for the baseline.
 
 #include <algorithm>
+#include <iterator>
 
 #include "common/philox.h"
 #include "gin_train/plan.h"
