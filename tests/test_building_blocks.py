@@ -72,7 +72,7 @@ def compare(
         out = call(**mine)
         wanted = [value for value in mine.values() if getattr(value, "requires_grad", False)]
         weights = torch.randn(out.shape, generator=generator.manual_seed(2), dtype=torch.float64)
-        return out, list(torch.autograd.grad((out * weights.to(dtype)).sum(), wanted))
+        return out, list(torch.autograd.grad((out * weights.to(out)).sum(), wanted))
 
     actual, actual_grads = run(function, dtype)
     expected, expected_grads = run(twin, torch.float64)

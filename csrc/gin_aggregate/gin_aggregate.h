@@ -73,17 +73,12 @@ GinAggregateKernels<T> gin_aggregate_avx2();
 template <class T>
 GinAggregateKernels<T> gin_aggregate_avx512();
 
-// On the GPU. `partial` is scratch of [gin_aggregate_blocks(B), 3, H]; `sums` [3, H].
+// On the GPU. `partial` is scratch of [partial_rows(B), 3, H] (common/partial_sums.h); `sums` [3,
+// H].
 template <class T>
 void gin_aggregate_forward_cuda(const GinAggregateParams<T>& params, CudaStream stream);
 template <class T>
 void gin_aggregate_backward_cuda(const GinAggregateParams<T>& params, double* partial, T* sums,
                                  CudaStream stream);
-
-// Blocks that share the cells of a backward pass: by the number of cells alone, so that every GPU
-// adds in the same order.
-constexpr std::int64_t gin_aggregate_blocks(std::int64_t num_cells) {
-  return num_cells < 1024 ? (num_cells + 3) / 4 : 256;
-}
 
 }  // namespace a2v

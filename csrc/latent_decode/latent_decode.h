@@ -14,6 +14,7 @@
 
 #include <cstdint>
 
+#include "common/cuda_stream.h"
 #include "common/edges.h"
 
 namespace a2v {
@@ -66,5 +67,30 @@ template <class T>
 LatentDecodeKernels<T> latent_decode_avx2();
 template <class T>
 LatentDecodeKernels<T> latent_decode_avx512();
+
+// On the GPU. `partial` is scratch of [partial_rows(B), width]; the sums over cells that are not
+// null are found in it in the order bilinear, bias, loss.
+template <class T>
+struct LatentDecodeTotals {
+  T* bilinear;  // [D, D]
+  T* bias;      // [N, N]
+  T* loss;      // [1]
+};
+
+template <class T>
+void latent_decode_forward_cuda(const LatentDecodeParams<T>& params, CudaStream stream);
+template <class T>
+void latent_decode_backward_cuda(const LatentDecodeParams<T>& params, double* partial,
+                                 const LatentDecodeTotals<T>& totals, CudaStream stream);
+template <class T>
+void latent_decode_loss_cuda(const LatentDecodeParams<T>& params, double* partial,
+                             const LatentDecodeTotals<T>& totals, CudaStream stream);
+
+// Bytes of shared memory that one cell needs on the GPU; `sums`: numbers summed over cells.
+constexpr std::int64_t latent_decode_shared_bytes(std::int64_t nodes, std::int64_t dim,
+                                                  std::int64_t sums, std::int64_t size_of_number) {
+  const std::int64_t numbers = 3 * nodes * (dim + 1) + nodes * nodes;
+  return 8 * sums + (numbers * size_of_number + 7) / 8 * 8;
+}
 
 }  // namespace a2v
