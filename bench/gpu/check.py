@@ -5,9 +5,10 @@
     python -m bench.gpu.check build tests          some of them; their results replace the old ones
 
 Uses the interpreter that runs it, its torch and its tools, and no network. Each section is a
-process with a time limit of its own: one that fails or hangs is recorded as such and the rest goes
-on. Writes one JSON file, $GPU_CHECK_OUT or results/<GPU>/gpu-check.json, after every section. This
-module must not import torch or arch2vec_fast, which the first section builds.
+process with a time limit of its own, and all share $GPU_CHECK_SECONDS (525): one that fails or
+hangs is recorded as such and the rest goes on. Writes one JSON file, $GPU_CHECK_OUT or
+results/<GPU>/gpu-check.json, after every section. This module must not import torch or
+arch2vec_fast, which the first section builds.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 _HERE = Path(__file__).resolve().parent
 _ROOT = _HERE.parent.parent
+_SECONDS = 525  # of the whole check; $GPU_CHECK_SECONDS overrides
+_LEAST_SECONDS = 5  # with less than this left a section is not started
 _TAIL = 4000  # characters of a failed section's output that are kept
 _PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts="]
 # Another release of torch may warn of what this one does not: no failure here.
@@ -99,9 +102,10 @@ def main() -> int:
     out = _out_file(gpu)
     result = _previous(out)
     result |= {"gpu": gpu, "commit": _commit()}
+    ends = time.monotonic() + float(os.environ.get("GPU_CHECK_SECONDS", _SECONDS))
     for name in chosen:
         print(f"\n=== {name}", flush=True)
-        outcome = run_section(every[name])
+        outcome = run_section(every[name], ends - time.monotonic())
         result.setdefault("sections", {})[name] = outcome
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=1) + "\n")
@@ -111,8 +115,11 @@ def main() -> int:
     return int(any(result["sections"][name]["status"] != "passed" for name in chosen))
 
 
-def run_section(section: Section) -> dict[str, Any]:
+def run_section(section: Section, seconds_left: float) -> dict[str, Any]:
     """Runs one section; where it fails, the end of its output is kept in the result."""
+    if seconds_left < _LEAST_SECONDS:
+        return {"status": "skipped: no time left", "seconds": 0.0}
+    section = replace(section, limit=min(section.limit, int(seconds_left)))
     began = time.monotonic()
     outcome: dict[str, Any] = {
         "status": "passed",
