@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The operator arch2vec_fast::gin_train on the CPU: checks, results. Schema in library.cpp.
 
+#include "gin_train/gin_train_op.h"
+
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -10,7 +12,6 @@
 #include <vector>
 
 #include "common/check.h"
-#include "gin_train/gin_train_op.h"
 #include "gin_train/plan.h"
 
 namespace {
