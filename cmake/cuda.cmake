@@ -26,9 +26,18 @@ set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
 # the two share contexts and streams through the driver. Hidden, or torch's copy would take the calls.
 set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
 
+# Python loads torch privately: its symbols are seen by libraries that name libtorch_cuda as needed. A CPU build of torch
+# has none to link against, so a stub of that name stands in at link time; at load time it is torch's own.
+set(stub ${CMAKE_CURRENT_BINARY_DIR}/torch_cuda/stub.cpp)
+file(CONFIGURE OUTPUT ${stub} CONTENT
+  "extern \"C\" __attribute__((visibility(\"default\"))) void aoti_torch_get_current_cuda_stream() {}\n")
+add_library(torch_cuda_stub SHARED ${stub})
+set_target_properties(torch_cuda_stub PROPERTIES
+  OUTPUT_NAME torch_cuda LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/torch_cuda)
+
 python_add_library(_C_cuda MODULE WITH_SOABI ${C_CUDA_SOURCES})
 target_compile_definitions(_C_cuda PRIVATE USE_CUDA)  # torch's shim.h declares its CUDA part
-target_link_libraries(_C_cuda PRIVATE torch_stable)
+target_link_libraries(_C_cuda PRIVATE torch_stable torch_cuda_stub)
 target_link_options(_C_cuda PRIVATE LINKER:--exclude-libs,ALL)
 # constexpr functions of csrc/cells serve kernels too; -Xptxas=-v reports registers, shared memory and spills.
 target_compile_options(_C_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:
