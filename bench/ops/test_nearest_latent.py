@@ -55,7 +55,9 @@ def full_sort(points: Tensor, queries: Tensor, visited: set[int]) -> Contender:
         for action in queries:
             distance = torch.norm(points - action, dim=1)
             order = (-1 * distance).topk(len(distance)).indices
-            next(index for index in order if index.item() not in visited)
+            rank = 0
+            while order[rank].item() in visited:
+                rank += 1
         return len(queries)
 
     return work
