@@ -110,7 +110,9 @@ class LatentMoments:
         Only where no covariance is kept. shape: (N, D).
         """
         for name, value in (("mu", mu), ("mu2", mu2)):
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            if name in self.sums:  # on the CPU where a checkpoint was read
+                value = self.sums[name].to(value.device) + value
+            self.sums[name] = value
         self.count += count
         self.shape = shape
 
