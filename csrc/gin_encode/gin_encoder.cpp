@@ -4,15 +4,20 @@
 #include "gin_encode/gin_encoder.h"
 
 #include <algorithm>
-#include <bit>
+#include <cstdlib>
 #include <cstring>
 #include <new>
 #include <utility>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace a2v {
 namespace {
 
-constexpr std::align_val_t kLine{64};
+constexpr std::size_t kLine = 64;
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
 constexpr int padded(int width) { return (width + 15) / 16 * 16; }
 
@@ -33,18 +38,29 @@ constexpr std::int64_t kInFlight = 8;
 
 }  // namespace
 
-void FloatTable::Free::operator()(float* pointer) const { ::operator delete[](pointer, kLine); }
+void FloatTable::Free::operator()(float* pointer) const { std::free(pointer); }
 
 void FloatTable::reserve(std::int64_t count, bool keep) {
   if (count <= capacity_) {
     return;
   }
-  const std::int64_t capacity = keep ? std::max(count, 2 * capacity_) : count;
-  const std::size_t bytes = static_cast<std::size_t>(capacity) * sizeof(float);
   if (!keep) {
     data_.reset();
   }
-  std::unique_ptr<float[], Free> data(static_cast<float*>(::operator new[](bytes, kLine)));
+  // Some room, because the next chunk's table may be a little larger.
+  const std::int64_t capacity = std::max(count + count / 4, keep ? 2 * capacity_ : 0);
+  const std::size_t bytes = static_cast<std::size_t>(capacity) * sizeof(float);
+  const std::size_t border = bytes < kHugePage ? kLine : kHugePage;
+  const std::size_t size = (bytes + border - 1) / border * border;
+  std::unique_ptr<float[], Free> data(static_cast<float*>(std::aligned_alloc(border, size)));
+  if (data == nullptr) {
+    throw std::bad_alloc();
+  }
+#if defined(__linux__)
+  if (border == kHugePage) {
+    madvise(data.get(), size, MADV_HUGEPAGE);  // a wish: first touches and look-ups get cheaper
+  }
+#endif
   if (keep && capacity_ > 0) {
     std::memcpy(data.get(), data_.get(), static_cast<std::size_t>(capacity_) * sizeof(float));
   }
@@ -213,14 +229,11 @@ void EncodeWorker::encode_group(int layer, std::int64_t first, std::int64_t coun
   for (; layer < num_layers_; ++layer) {
     for (std::int64_t c = 0; c < count; ++c) {
       ColourNode* nodes = cell(first + c);
-      const NodeOrder order = node_order(nodes, num_nodes_);
-      std::uint64_t hashes[kMaxNodes];
-      next_hashes(nodes, num_nodes_, encoder_.directed(), hashes);
+      NextColours next;
+      next_colours(nodes, num_nodes_, encoder_.directed(), &next);
+      std::copy_n(next.keys, num_nodes_ * keys, keys_.data() + c * num_nodes_ * keys);
       for (int v = 0; v < num_nodes_; ++v) {
-        write_key(nodes, order, v, encoder_.directed(), keys_.data() + (c * num_nodes_ + v) * keys);
-      }
-      for (int v = 0; v < num_nodes_; ++v) {
-        nodes[v].hash = hashes[v];
+        nodes[v].hash = next.hash[v];
         nodes[v].row = static_cast<std::uint32_t>(c * num_nodes_ + v);
       }
     }
@@ -234,27 +247,21 @@ void EncodeWorker::encode_group(int layer, std::int64_t first, std::int64_t coun
 
 // Gives the chunk's nodes their rows in `colours`.
 void EncodeWorker::look_up(ColourTable& colours, std::int64_t count) {
-  std::uint64_t hashes[kInFlight][kMaxNodes];
-  std::uint32_t key[kKeyHeader + kMaxNodes - 1] = {};
-  std::uint32_t rows[kMaxNodes];
+  const int size = key_size(num_nodes_);
+  NextColours next[kInFlight];
   for (std::int64_t first = 0; first < count; first += kInFlight) {
     const std::int64_t cells = std::min(kInFlight, count - first);
     for (std::int64_t c = 0; c < cells; ++c) {
-      next_hashes(cell(first + c), num_nodes_, encoder_.directed(), hashes[c]);
+      next_colours(cell(first + c), num_nodes_, encoder_.directed(), &next[c]);
       for (int v = 0; v < num_nodes_; ++v) {
-        colours.prefetch(hashes[c][v]);
+        colours.prefetch(next[c].hash[v]);
       }
     }
     for (std::int64_t c = 0; c < cells; ++c) {
       ColourNode* nodes = cell(first + c);
-      const NodeOrder order = node_order(nodes, num_nodes_);
       for (int v = 0; v < num_nodes_; ++v) {
-        write_key(nodes, order, v, encoder_.directed(), key);
-        rows[v] = colours.row_of(hashes[c][v], key);
-      }
-      for (int v = 0; v < num_nodes_; ++v) {
-        nodes[v].hash = hashes[c][v];
-        nodes[v].row = rows[v];
+        nodes[v].hash = next[c].hash[v];
+        nodes[v].row = colours.row_of(next[c].hash[v], next[c].keys + v * size);
       }
     }
   }
@@ -304,11 +311,12 @@ void EncodeWorker::write_readouts(std::int64_t first, std::int64_t count, const 
   const bool sum = encoder_.params().config.sum_readout;
   for (std::int64_t c = first; c < first + count; ++c) {
     const ColourNode* nodes = cell(c);
-    const NodeOrder order = node_order(nodes, num_nodes_);
+    std::uint8_t order[kMaxNodes];
+    order_nodes(nodes, num_nodes_, order);
     std::uint32_t rows[kMaxNodes];
     int used = 0;
     for (int i = 0; i < num_nodes_; ++i) {
-      const int v = order.node[i];
+      const int v = order[i];
       if (!sum || (present_[static_cast<std::size_t>(c)] >> v & 1) != 0) {
         rows[used++] = nodes[v].row;
       }

@@ -4,7 +4,6 @@
 #include "gin_encode/node_colours.h"
 
 #include <bit>
-#include <cstring>
 
 namespace a2v {
 namespace {
@@ -18,79 +17,76 @@ constexpr std::uint64_t mix(std::uint64_t x) {
   return x ^ (x >> 31);
 }
 
-bool before(const ColourNode& a, const ColourNode& b) {
-  return a.hash != b.hash ? a.hash < b.hash : a.row < b.row;
+// 1 where a comes before b, without a branch.
+unsigned before(const ColourNode& a, const ColourNode& b) {
+  return static_cast<unsigned>(a.hash < b.hash) |
+         (static_cast<unsigned>(a.hash == b.hash) & static_cast<unsigned>(a.row < b.row));
 }
 
-// `mask` with bit u moved to rank[u], so that its bits come in order.
-std::uint32_t ranked(std::uint32_t mask, const NodeOrder& order) {
-  std::uint32_t result = 0;
+// Appends `node` to the keys, and its hash to the sums, of the nodes in `mask`.
+void append(std::uint32_t mask, std::uint32_t row, std::uint64_t hash, int size,
+            std::uint32_t* keys, std::uint64_t* sums) {
   for (; mask != 0; mask &= mask - 1) {
-    result |= 1U << order.rank[std::countr_zero(mask)];
+    const int v = std::countr_zero(mask);
+    std::uint32_t* key = keys + v * size;
+    key[kKeyHeader + key[2]++] = row;
+    sums[v] += hash;  // a sum, because it does not depend on the order
   }
-  return result;
 }
 
-std::uint32_t* append_rows(const ColourNode* nodes, const NodeOrder& order, std::uint32_t mask,
-                           std::uint32_t* out) {
-  for (mask = ranked(mask, order); mask != 0; mask &= mask - 1) {
-    *out++ = nodes[order.node[std::countr_zero(mask)]].row;
+bool same(const std::uint32_t* a, const std::uint32_t* b, std::size_t length) {
+  for (std::size_t i = 0; i < length; ++i) {
+    if (a[i] != b[i]) return false;
   }
-  return out;
+  return true;
 }
 
 }  // namespace
 
-NodeOrder node_order(const ColourNode* nodes, int num_nodes) {
-  NodeOrder order;
-  for (int v = 0; v < num_nodes; ++v) {
-    int place = v;
-    for (; place > 0 && before(nodes[v], nodes[order.node[place - 1]]); --place) {
-      order.node[place] = order.node[place - 1];
+void order_nodes(const ColourNode* nodes, int num_nodes, std::uint8_t* order) {
+  unsigned rank[kMaxNodes] = {};
+  for (int v = 1; v < num_nodes; ++v) {
+    for (int u = 0; u < v; ++u) {
+      const unsigned first = before(nodes[v], nodes[u]);
+      rank[u] += first;
+      rank[v] += 1 - first;
     }
-    order.node[place] = static_cast<std::uint8_t>(v);
   }
-  for (int place = 0; place < num_nodes; ++place) {
-    order.rank[order.node[place]] = static_cast<std::uint8_t>(place);
+  for (int v = 0; v < num_nodes; ++v) {
+    order[rank[v]] = static_cast<std::uint8_t>(v);
   }
-  return order;
 }
 
-void write_key(const ColourNode* nodes, const NodeOrder& order, int node, bool directed,
-               std::uint32_t* key) {
-  const std::uint32_t successors = nodes[node].successors;
-  const std::uint32_t predecessors = nodes[node].predecessors;
-  std::uint32_t* next = key + kKeyHeader;
-  if (directed) {
-    next = append_rows(nodes, order, successors, next);
-    append_rows(nodes, order, predecessors, next);
-  } else {
-    append_rows(nodes, order, successors | predecessors, next);
-  }
-  const int all = std::popcount(successors | predecessors);
-  key[0] = nodes[node].row;
-  key[1] = static_cast<std::uint32_t>(directed ? std::popcount(successors) : all);
-  key[2] = static_cast<std::uint32_t>(all);
-}
-
-void next_hashes(const ColourNode* nodes, int num_nodes, bool directed, std::uint64_t* hashes) {
+void next_colours(const ColourNode* nodes, int num_nodes, bool directed, NextColours* next) {
   constexpr std::uint64_t kOwn = 0x9E3779B97F4A7C15U;
   constexpr std::uint64_t kPredecessor = 0xD1B54A32D192ED03U;
+  const int size = key_size(num_nodes);
+  std::uint8_t order[kMaxNodes];
+  order_nodes(nodes, num_nodes, order);
   std::uint64_t mixed[kMaxNodes];
   for (int v = 0; v < num_nodes; ++v) {
     mixed[v] = mix(nodes[v].hash);
+    next->hash[v] = nodes[v].hash * kOwn;
+    next->keys[v * size] = nodes[v].row;
+    next->keys[v * size + 2] = 0;
+  }
+  for (int place = 0; place < num_nodes; ++place) {
+    const int u = order[place];
+    // u is a successor of its predecessors.
+    const std::uint32_t mask =
+        directed ? nodes[u].predecessors : nodes[u].predecessors | nodes[u].successors;
+    append(mask, nodes[u].row, mixed[u], size, next->keys, next->hash);
   }
   for (int v = 0; v < num_nodes; ++v) {
-    // Sums, because they do not depend on the order.
-    std::uint64_t forwards = 0;
-    std::uint64_t backwards = 0;
-    for (std::uint32_t m = nodes[v].successors; m != 0; m &= m - 1) {
-      forwards += mixed[std::countr_zero(m)];
-    }
-    for (std::uint32_t m = nodes[v].predecessors; m != 0; m &= m - 1) {
-      backwards += mixed[std::countr_zero(m)];
-    }
-    hashes[v] = mix(nodes[v].hash * kOwn + forwards + backwards * (directed ? kPredecessor : 1));
+    next->keys[v * size + 1] = next->keys[v * size + 2];
+  }
+  for (int place = 0; place < num_nodes && directed; ++place) {
+    const int u = order[place];
+    append(nodes[u].successors, nodes[u].row, mixed[u] * kPredecessor, size, next->keys,
+           next->hash);
+  }
+  for (int v = 0; v < num_nodes; ++v) {
+    next->hash[v] = mix(next->hash[v]);
   }
 }
 
@@ -125,8 +121,7 @@ std::uint32_t ColourTable::row_of(std::uint64_t hash, const std::uint32_t* key) 
     }
     const std::uint32_t row = found.next_row - 1;
     // The counts stand in the key, so equal keys have equal lengths.
-    if (found.tag == tag &&
-        std::memcmp(keys_.data() + row * key_size_, key, length * sizeof *key) == 0) {
+    if (found.tag == tag && same(keys_.data() + row * key_size_, key, length)) {
       return row;
     }
   }

@@ -29,22 +29,19 @@ struct ColourNode {
   std::uint16_t predecessors;
 };
 
-// Nodes of one cell in the order of (hash, row), and the other way round.
-struct NodeOrder {
-  std::uint8_t node[kMaxNodes];
-  std::uint8_t rank[kMaxNodes];
-};
-
-NodeOrder node_order(const ColourNode* nodes, int num_nodes);
-
 constexpr int key_size(int num_nodes) { return kKeyHeader + num_nodes - 1; }
 
-// The key (encode_rows.h) of a node's next colour; the neighbours of a direction in order.
-void write_key(const ColourNode* nodes, const NodeOrder& order, int node, bool directed,
-               std::uint32_t* key);
+// What look-ups of a cell's next colours need.
+struct NextColours {
+  std::uint64_t hash[kMaxNodes];
+  std::uint32_t keys[kMaxNodes * (kKeyHeader + kMaxNodes - 1)];  // [N, key_size], encode_rows.h
+};
 
-// Hashes of the next round, of all nodes of a cell.
-void next_hashes(const ColourNode* nodes, int num_nodes, bool directed, std::uint64_t* hashes);
+// Nodes of one cell in the order of (hash, row).
+void order_nodes(const ColourNode* nodes, int num_nodes, std::uint8_t* order);
+
+// Keys and hashes of the next round. directed: tell successors and predecessors apart.
+void next_colours(const ColourNode* nodes, int num_nodes, bool directed, NextColours* next);
 
 // Nodes of a well-formed cell; rows are labels (0 = absent, else operation + 1).
 void first_colours(const CellLayout& layout, const std::uint64_t* words, ColourNode* nodes);
