@@ -17,7 +17,7 @@ from arch2vec_fast._checks import check_device
 from arch2vec_fast._files import read_tensors, read_torch, write_tensors, write_torch
 from arch2vec_fast._progress import Progress
 from arch2vec_fast.index import LatentIndex, build_index
-from arch2vec_fast.models.gin_vae import AutoencoderBase
+from arch2vec_fast.models.gin_vae import AutoencoderBase, GinVae
 from arch2vec_fast.models.inference import CellEncoder, readout_encoder
 from arch2vec_fast.spaces import CellBatch, CellLayout
 
@@ -202,12 +202,13 @@ def embed_stream(
         for part, table in enumerate(embed_stream(run, space.stream(1 << 18))):
             table.save(f"embeddings-{part:05}.safetensors")
     """
+    chunk_size = _chunk(run.model, engine, chunk_size)
     model = _on_device(run.model, device)
     encoder = readout_encoder(model, run.space.layout, engine=engine, precision=precision)
     metadata = _describe(run)
     for cells in batches:
         _check_layout(cells, run)
-        chunks = list(_encode(encoder, cells, device, chunk_size or _CHUNK[engine]))
+        chunks = list(_encode(encoder, cells, device, chunk_size))
         empty = np.empty((0, run.recipe.latent_dim), np.float32)
         vectors = np.concatenate(chunks or [empty])
         yield EmbeddingTable(vectors=vectors, cells=cells, metadata=metadata)
@@ -223,11 +224,19 @@ def embed_chunks(
     chunk_size: int | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """Stream embeddings float32 [<=chunk_size, D] of a model that belongs to no run."""
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size: {chunk_size} is below 1")
+    chunk_size = _chunk(model, engine, chunk_size)
     model = _on_device(model, device)
     encoder = readout_encoder(model, cells.layout, engine=engine, precision=precision)
-    yield from _encode(encoder, cells, device, chunk_size or _CHUNK[engine])
+    yield from _encode(encoder, cells, device, chunk_size)
+
+
+def _chunk(model: AutoencoderBase, engine: str, chunk_size: int | None) -> int:
+    if chunk_size is None:
+        fused = engine == "fused" and isinstance(model, GinVae)  # GCN models run eagerly
+        return _CHUNK["fused" if fused else "eager"]
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size: {chunk_size} is below 1")
+    return chunk_size
 
 
 def _encode(

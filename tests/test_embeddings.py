@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from arch2vec_fast import spaces
-from arch2vec_fast.embeddings import EmbeddingTable, embed, read_released_columns
+from arch2vec_fast.embeddings import EmbeddingTable, embed, embed_stream, read_released_columns
 from arch2vec_fast.models.dense import unpack
 from arch2vec_fast.pretrain import Run, pretrain
 
@@ -36,9 +36,27 @@ def test_is_the_readout_of_the_model(run: Run, table: EmbeddingTable) -> None:
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 399, 400, 1000])
 def test_chunks_do_not_matter(run: Run, table: EmbeddingTable, chunk_size: int) -> None:
-    """Up to the order of summation, which a matrix product may choose by the number of rows."""
     other = embed(run, chunk_size=chunk_size).vectors
-    np.testing.assert_allclose(other, table.vectors, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(other, table.vectors)
+
+
+def test_engines_agree(run: Run, table: EmbeddingTable) -> None:
+    eager = embed(run, engine="eager").vectors
+    np.testing.assert_allclose(eager, table.vectors, rtol=1e-4, atol=1e-5)
+
+
+def test_streams_a_table_a_batch(run: Run) -> None:
+    batches = list(SPACE.stream(6000))
+    streamed = list(embed_stream(run, iter([*batches, batches[0][:0]])))
+    assert [table.cells for table in streamed[:-1]] == batches
+    assert streamed[-1].vectors.shape == (0, 16)
+    assert streamed[0].metadata["recipe"] == "best"
+    whole = embed(run, SPACE.enumerate())
+    np.testing.assert_array_equal(np.concatenate([t.vectors for t in streamed]), whole.vectors)
+    with pytest.raises(ValueError, match="cells: are of 11 nodes and 11 operation types"):
+        next(embed_stream(run, [spaces.get("darts").sample(2, seed=0)]))
+    with pytest.raises(ValueError, match="chunk_size: 0 is below 1"):
+        next(embed_stream(run, batches, chunk_size=0))
 
 
 def test_other_cells_and_none(run: Run) -> None:

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+// gin_encode without torch, for the sanitizers: every instruction set that this machine runs, and
+// the portable bfloat16 products, against a plain double-precision encoder; then sharing, chunks
+// and threads against each other, to the bit. Arrays have exactly the size they need.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "common/cpu_features.h"
+#include "gin_encode/gin_encode_bf16.h"
+#include "gin_encode/gin_encoder.h"
+
+namespace {
+
+using a2v::EncodeKernels;
+using a2v::GinEncodeConfig;
+using a2v::GinEncodeOutput;
+
+constexpr EncodeKernels kPortableBfloat16{a2v::scalar::pack_pairs,
+                                          a2v::scalar::encode_layer<a2v::scalar::Bfloat16>,
+                                          a2v::scalar::encode_readout};
+
+void expect(bool condition, const std::string& what) {
+  if (condition) return;
+  std::fprintf(stderr, "FAILED: %s\n", what.c_str());
+  std::exit(1);
+}
+
+std::size_t size_of(std::int64_t count) { return static_cast<std::size_t>(count); }
+
+struct Problem {
+  GinEncodeConfig config;
+  std::vector<std::uint64_t> codes;
+  std::vector<float> weights;
+
+  Problem(GinEncodeConfig config_, std::int64_t cells, bool gated, std::mt19937& random)
+      : config(config_) {
+    const a2v::CellLayout layout = config.layout();
+    codes.resize(size_of(cells * layout.words()));
+    for (std::int64_t b = 0; b < cells; ++b) {
+      a2v::Cell cell;
+      for (int v = 0; v < layout.num_nodes; ++v) {
+        cell.preds[v] = static_cast<std::uint16_t>(random() & random() & ((1U << v) - 1));
+        cell.label[v] = static_cast<std::uint8_t>(random() % size_of(layout.num_op_types + 1));
+      }
+      a2v::pack_cell(layout, cell, codes.data() + b * layout.words());
+    }
+    const a2v::GinEncodeWeights at(config);
+    weights.resize(size_of(at.size()));
+    std::normal_distribution<float> normal;
+    const float spread = 1.0F / std::sqrt(static_cast<float>(config.hidden_dim));
+    for (float& weight : weights) weight = spread * normal(random);
+    for (int l = 0; l < config.num_layers; ++l) {
+      weights[size_of(at.scale(l))] = 1.25F;
+      for (int i = 0; i < 2 * config.input_width(l) && !gated; ++i) {
+        weights[size_of(at.gates(l) + i)] = 1.0F;
+      }
+    }
+  }
+
+  std::int64_t cells() const {
+    return static_cast<std::int64_t>(codes.size()) / config.layout().words();
+  }
+
+  std::int64_t width(GinEncodeOutput output) const {
+    if (output == GinEncodeOutput::kReadout) return config.latent_dim;
+    if (output == GinEncodeOutput::kNodes) return config.num_nodes * config.latent_dim;
+    return config.num_layers * config.hidden_dim;
+  }
+
+  // `share` as in GinEncodeConfig; each thread takes its part of the cells.
+  std::vector<float> encode(const EncodeKernels& kernels, GinEncodeOutput output, int share,
+                            int threads) const {
+    std::vector<float> result(size_of(cells() * width(output)));
+    a2v::GinEncodeParams params{.config = config,
+                                .output = output,
+                                .precision = a2v::GinEncodePrecision::kFloat32,
+                                .num_cells = cells(),
+                                .codes = reinterpret_cast<const std::int64_t*>(codes.data()),
+                                .weights = weights.data(),
+                                .result = result.data()};
+    params.config.share = share;
+    const a2v::GinEncoder encoder(params, kernels, threads);
+    std::vector<std::thread> team;
+    for (int t = 0; t < threads; ++t) {
+      team.emplace_back([&, t] {
+        a2v::EncodeWorker(encoder).encode(cells() * t / threads, cells() * (t + 1) / threads);
+      });
+    }
+    for (std::thread& thread : team) thread.join();
+    return result;
+  }
+
+  // mu of every node of cell b, [N, D], in double precision.
+  std::vector<double> nodes(std::int64_t b) const {
+    const int n = config.num_nodes;
+    const a2v::Cell cell =
+        a2v::unpack_cell(config.layout(), codes.data() + b * config.layout().words());
+    const a2v::GinEncodeWeights at(config);
+    std::vector<double> x(size_of(n * config.num_op_types));
+    for (int v = 0; v < n; ++v) {
+      if (cell.label[v] != 0) x[size_of(v * config.num_op_types + cell.label[v] - 1)] = 1;
+    }
+    for (int l = 0; l < config.num_layers; ++l) {
+      x = aggregate(cell, x, l);
+      for (int k = 0; k < config.num_mlp_layers; ++k) {
+        const int in = k == 0 ? config.input_width(l) : config.hidden_dim;
+        x = linear(x, at.weight(l, k), at.bias(l, k), in, config.hidden_dim);
+        for (double& value : x) value = std::max(value, 0.0);
+      }
+    }
+    return linear(x, at.head_weight(), at.head_bias(), config.hidden_dim, config.latent_dim);
+  }
+
+ private:
+  std::vector<double> aggregate(const a2v::Cell& cell, const std::vector<double>& x, int l) const {
+    const a2v::GinEncodeWeights at(config);
+    const int width = config.input_width(l);
+    std::vector<double> sum(x.size());
+    for (int y = 0; y < config.num_nodes; ++y) {
+      for (int i = 0; i < width; ++i) {
+        sum[size_of(y * width + i)] += weights[size_of(at.scale(l))] * x[size_of(y * width + i)];
+      }
+      for (int source = 0; source < y; ++source) {
+        if ((cell.preds[y] >> source & 1) == 0) continue;
+        for (int i = 0; i < width; ++i) {
+          const double forwards = weights[size_of(at.gates(l) + i)];
+          const double backwards = weights[size_of(at.gates(l) + width + i)];
+          sum[size_of(source * width + i)] += forwards * x[size_of(y * width + i)];
+          sum[size_of(y * width + i)] += backwards * x[size_of(source * width + i)];
+        }
+      }
+    }
+    return sum;
+  }
+
+  std::vector<double> linear(const std::vector<double>& x, std::int64_t weight, std::int64_t bias,
+                             int in, int out) const {
+    std::vector<double> y(size_of(config.num_nodes * out));
+    for (int v = 0; v < config.num_nodes; ++v) {
+      for (int o = 0; o < out; ++o) {
+        double sum = weights[size_of(bias + o)];
+        for (int i = 0; i < in; ++i) {
+          sum += double{weights[size_of(weight + o * in + i)]} * x[size_of(v * in + i)];
+        }
+        y[size_of(v * out + o)] = sum;
+      }
+    }
+    return y;
+  }
+};
+
+struct Level {
+  std::string name;
+  const EncodeKernels* kernels;
+  double tolerance;  // of the largest error, relative to the largest value
+};
+
+std::vector<Level> levels() {
+  std::vector<Level> all{{"scalar", &a2v::scalar::kEncodeKernels, 1e-5},
+                         {"portable bf16", &kPortableBfloat16, 3e-2}};
+#if defined(__x86_64__)
+  const a2v::SimdLevel best = a2v::detected_simd_level();
+  if (best >= a2v::SimdLevel::kAvx2) all.push_back({"avx2", &a2v::avx2::kEncodeKernels, 1e-5});
+  if (best >= a2v::SimdLevel::kAvx512) {
+    all.push_back({"avx512", &a2v::avx512::kEncodeKernels, 1e-5});
+    if (__builtin_cpu_supports("avx512bf16")) {
+      all.push_back({"avx512bf16", &a2v::avx512bf16::kEncodeKernels, 3e-2});
+    }
+  }
+#endif
+  return all;
+}
+
+void matches_double_precision(const Problem& problem, const Level& level) {
+  const std::vector<float> result = problem.encode(*level.kernels, GinEncodeOutput::kNodes, 1, 1);
+  double largest = 0;
+  double error = 0;
+  std::size_t i = 0;
+  for (std::int64_t b = 0; b < problem.cells(); ++b) {
+    for (const double value : problem.nodes(b)) {
+      largest = std::max(largest, std::abs(value));
+      error = std::max(error, std::abs(value - double{result[i++]}));
+    }
+  }
+  expect(error <= level.tolerance * largest, level.name + " differs from double precision");
+}
+
+void moves_no_bit(const Problem& problem, const Level& level) {
+  for (const auto output :
+       {GinEncodeOutput::kReadout, GinEncodeOutput::kNodes, GinEncodeOutput::kHidden}) {
+    const std::vector<float> once = problem.encode(*level.kernels, output, 0, 1);
+    for (const int share : {0, 1, -1}) {
+      for (const int threads : {1, 2, 3}) {
+        expect(problem.encode(*level.kernels, output, share, threads) == once,
+               level.name + ": sharing or threads moved a bit");
+      }
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  std::mt19937 random(7);
+  const GinEncodeConfig configs[] = {{7, 5, 32, 16, 3, 2, false, 0},
+                                     {2, 1, 5, 3, 1, 1, true, 0},
+                                     {11, 11, 33, 17, 2, 3, true, 0},
+                                     {16, 254, 16, 1, 2, 1, false, 0}};
+  for (const Level& level : levels()) {
+    for (const GinEncodeConfig& config : configs) {
+      for (const bool gated : {false, true}) {
+        const Problem problem(config, 53, gated, random);
+        matches_double_precision(problem, level);
+        moves_no_bit(problem, level);
+      }
+    }
+    // Beyond one chunk, and enough colours for the tables to grow.
+    moves_no_bit(Problem({7, 5, 16, 4, 3, 1, false, 0}, 1501, true, random), level);
+  }
+  std::puts("gin_encode: all tests passed");
+  return 0;
+}
