@@ -25,10 +25,11 @@ constexpr int padded(int width) { return (width + 15) / 16 * 16; }
 constexpr double kLookUpCost = 6000;
 // Few cells repeat too little of each other.
 constexpr std::int64_t kSharedCells = 512;
-constexpr std::int64_t kMaxChunk = std::int64_t{1} << 16;
+// Four times as many cells share a tenth more rows and lose it again to slower memory.
+constexpr std::int64_t kMaxChunk = std::int64_t{1} << 14;
 constexpr std::int64_t kMinChunk = std::int64_t{1} << 10;
 // Of all threads' tables together, if no two nodes of a chunk had the same colour.
-constexpr std::int64_t kTableBytes = std::int64_t{1} << 30;
+constexpr std::int64_t kTableBytes = std::int64_t{1} << 28;
 // Rows of level 1 that are kept from chunk to chunk.
 constexpr std::int64_t kFirstRows = std::int64_t{1} << 15;
 // Rows of a group: both of its tables and a layer's weights fit the second-level cache.
