@@ -25,10 +25,10 @@ struct DngoLayout {
   int num_hidden;  // H
 
   // weight [H, D] row-major starts at 0.
-  int bias() const { return num_hidden * num_inputs; }  // [H]
-  int readout() const { return bias() + num_hidden; }   // [H]
-  int readout_bias() const { return readout() + num_hidden; }
-  int size() const { return readout_bias() + 1; }  // P
+  constexpr int bias() const { return num_hidden * num_inputs; }  // [H]
+  constexpr int readout() const { return bias() + num_hidden; }   // [H]
+  constexpr int readout_bias() const { return readout() + num_hidden; }
+  constexpr int size() const { return readout_bias() + 1; }  // P
 };
 
 // The mini-batches of a step stay in registers and shared memory.

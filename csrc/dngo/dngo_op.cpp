@@ -6,12 +6,10 @@
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include <algorithm>
-#include <atomic>
 #include <functional>
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -50,70 +48,45 @@ Kernels kernels() {
 std::tuple<Tensor, Tensor> dngo_draw(const Tensor& seed, std::int64_t num_inputs,
                                      std::int64_t num_hidden, std::int64_t num_epochs,
                                      std::int64_t num_points) {
-  A2V_CHECK(seed.dim() == 1, "seed: expected 1 dimension");
-  const std::int64_t seeds = seed.size(0);
-  check_shape("seed", seed, ScalarType::Long, {seeds});
-  const a2v::DngoLayout layout = check_layout(num_inputs, num_hidden);
-  const Tensor keys = torch::stable::contiguous(seed);
-  Tensor parameters = torch::stable::new_empty(keys, {seeds, layout.size()}, ScalarType::Float);
-  Tensor order = torch::stable::new_empty(keys, {seeds, num_epochs, num_points}, ScalarType::Int);
-  const a2v::DngoDrawParams params{
-      .layout = layout,
-      .num_epochs = check_count("num_epochs", num_epochs, 0, kMaxPoints),
-      .num_points = check_count("num_points", num_points, 0, kMaxPoints),
-      .seed = keys.const_data_ptr<std::int64_t>(),
-      .parameters = parameters.mutable_data_ptr<float>(),
-      .order = order.mutable_data_ptr<std::int32_t>(),
-  };
-  torch::stable::parallel_for(0, seeds, 1, [&](std::int64_t first, std::int64_t last) {
+  const DrawCall call = prepare_draw(seed, num_inputs, num_hidden, num_epochs, num_points);
+  torch::stable::parallel_for(0, seed.size(0), 1, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t s = first; s < last; ++s) {
-      a2v::dngo_draw(params, s);
+      a2v::dngo_draw(call.params, s);
     }
   });
-  return {parameters, order};
+  return {call.parameters, call.order};
 }
 
 Tensor dngo_fit(const Tensor& parameters, const Tensor& points, const Tensor& targets,
                 const Tensor& order, std::int64_t num_hidden, std::int64_t batch_size,
                 double learning_rate) {
-  const FitInputs inputs{torch::stable::contiguous(points), torch::stable::contiguous(targets),
-                         torch::stable::contiguous(order)};
-  a2v::DngoFitParams params = check_fit(parameters, inputs, num_hidden, batch_size, learning_rate);
-  A2V_CHECK(std::all_of(params.order, params.order + inputs.order.numel(),
+  const FitCall call =
+      prepare_fit(parameters, points, targets, order, num_hidden, batch_size, learning_rate);
+  const a2v::DngoFitParams& params = call.params;
+  A2V_CHECK(std::all_of(params.order, params.order + call.order.numel(),
                         [&](std::int32_t row) { return row >= 0 && row < params.num_points; }),
             "order: holds a row outside 0..", params.num_points - 1);
-  const std::int64_t seeds = points.size(0);
-  Tensor losses =
-      torch::stable::new_empty(inputs.points, {seeds, params.num_epochs}, ScalarType::Float);
-  params.losses = losses.mutable_data_ptr<float>();
   const Kernels run = kernels();
-  torch::stable::parallel_for(0, seeds, 1, [&](std::int64_t first, std::int64_t last) {
+  torch::stable::parallel_for(0, points.size(0), 1, [&](std::int64_t first, std::int64_t last) {
     std::vector<float> workspace(static_cast<std::size_t>(a2v::dngo_fit_floats(params.layout)));
     for (std::int64_t s = first; s < last; ++s) {
       run.fit(params, s, workspace.data());
     }
   });
-  return losses;
+  return call.losses;
 }
 
 Tensor dngo_evidence(const Tensor& eigenvalue, const Tensor& energy, const Tensor& residual,
                      const Tensor& start, std::int64_t num_points, std::int64_t num_hidden,
                      bool released) {
-  const Tensor values = torch::stable::contiguous(eigenvalue);
-  const Tensor energies = torch::stable::contiguous(energy);
-  const Tensor rest = torch::stable::contiguous(residual);
-  const Tensor starts = torch::stable::contiguous(start);
-  a2v::DngoEvidenceParams params =
-      check_evidence(values, energies, rest, starts, num_points, num_hidden, released);
-  const std::int64_t seeds = values.size(0);
-  Tensor optimum = torch::stable::new_empty(values, {seeds, 2}, ScalarType::Double);
-  params.optimum = optimum.mutable_data_ptr<double>();
-  torch::stable::parallel_for(0, seeds, 1, [&](std::int64_t first, std::int64_t last) {
+  const EvidenceCall call =
+      prepare_evidence(eigenvalue, energy, residual, start, num_points, num_hidden, released);
+  torch::stable::parallel_for(0, eigenvalue.size(0), 1, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t s = first; s < last; ++s) {
-      a2v::dngo_evidence(params, s);
+      a2v::dngo_evidence(call.params, s);
     }
   });
-  return optimum;
+  return call.optimum;
 }
 
 // Keeps the `capacity` largest keys it is offered, in keys[0 .. capacity - 1]: a heap whose front
@@ -173,37 +146,27 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> dngo_acquire(
     const Tensor& factor, const Tensor& noise, const Tensor& target,
     const std::optional<Tensor>& visited, std::int64_t num_results, std::int64_t score,
     bool predictions) {
-  const AcquireInputs inputs =
-      contiguous({candidates, weight, bias, coefficients, factor, noise, target, visited});
-  a2v::DngoAcquireParams params = check_acquire(inputs, num_results, score);
+  AcquireCall call =
+      prepare_acquire({candidates, weight, bias, coefficients, factor, noise, target, visited},
+                      num_results, score, predictions);
   const std::int64_t seeds = weight.size(0);
-  const std::int64_t predicted = predictions ? params.num_candidates : 0;
-  const auto empty = [&](std::int64_t columns, ScalarType dtype) {
-    return torch::stable::new_empty(inputs.weight, {seeds, columns}, dtype);
-  };
-  Tensor scores = empty(num_results, ScalarType::Float);
-  Tensor indices = empty(num_results, ScalarType::Long);
-  Tensor mean = empty(predicted, ScalarType::Float);
-  Tensor variance = empty(predicted, ScalarType::Float);
-  if (predictions) {
-    params.mean = mean.mutable_data_ptr<float>();
-    params.variance = variance.mutable_data_ptr<float>();
-  }
-  const std::int64_t chunks = (params.num_candidates + kChunk - 1) / kChunk;
+  const std::int64_t chunks = (call.params.num_candidates + kChunk - 1) / kChunk;
   const std::int64_t listed = chunks * num_results;
   std::vector<std::uint64_t> keys(static_cast<std::size_t>(seeds * listed));
-  search_chunks(params, seeds, chunks, keys.data());
+  search_chunks(call.params, seeds, chunks, keys.data());
+  float* best = call.scores.mutable_data_ptr<float>();
+  std::int64_t* indices = call.indices.mutable_data_ptr<std::int64_t>();
+  const std::int64_t found = std::min(num_results, listed);
   for (std::int64_t s = 0; s < seeds; ++s) {
     std::uint64_t* list = keys.data() + s * listed;
-    const std::int64_t found = std::min(num_results, listed);
     std::partial_sort(list, list + found, list + listed, std::greater<>());
     for (std::int64_t k = 0; k < num_results; ++k) {
       const std::uint64_t key = k < found ? list[k] : a2v::kNoKey;
-      scores.mutable_data_ptr<float>()[s * num_results + k] = a2v::key_score(key);
-      indices.mutable_data_ptr<std::int64_t>()[s * num_results + k] = a2v::key_index(key);
+      *best++ = a2v::key_score(key);
+      *indices++ = a2v::key_index(key);
     }
   }
-  return {scores, indices, mean, variance};
+  return {call.scores, call.indices, call.mean, call.variance};
 }
 
 }  // namespace
