@@ -66,7 +66,24 @@ def gin_train() -> None:
         )
 
 
-CASES: tuple[Callable[[], None], ...] = (unpack_cells, nearest_latent, gin_train)
+def dngo() -> None:
+    """A search step of two seeds; both widths of inputs and hidden units, one sort and two."""
+    for inputs, hidden, count in ((3, 9, 33), (17, 70, 2100)):
+        seed = torch.arange(2, device="cuda")
+        x, y = torch.randn(2, 11, inputs, device="cuda"), torch.randn(2, 11, device="cuda")
+        sizes = {"num_inputs": inputs, "num_hidden": hidden, "num_points": 11, "num_epochs": 2}
+        parameters, order = functional.dngo_draw(seed, **sizes)
+        functional.dngo_fit(parameters, x, y, order)
+        terms = torch.rand(3, 2, 5, device="cuda", dtype=torch.float64)
+        functional.dngo_evidence(terms[0], terms[1], terms[2, :, 0], num_points=11, num_hidden=9)
+        weight = parameters[:, : hidden * inputs].unflatten(1, (hidden, inputs))
+        unit = torch.ones(2, hidden, device="cuda")
+        factor = torch.rand(2, hidden, hidden, device="cuda")
+        candidates = torch.randn(count, inputs, device="cuda")
+        functional.dngo_acquire(candidates, weight, unit, unit, factor, unit[:, 0], unit[:, 0])
+
+
+CASES: tuple[Callable[[], None], ...] = (unpack_cells, nearest_latent, gin_train, dngo)
 
 
 def main() -> int:
