@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Markdown table of a result file: `python -m bench.table bench/results/MACHINE/suite.json`.
+
+One line a row and number of threads: our time, how many times faster than each rival (median and
+range of the turns' ratios), the share of the machine's limit, and whether the row's goals are met.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from bench.harness import OURS
+from bench.results_file import load
+
+_HEAD = (
+    "| work | threads | time | times faster than | share of limit | goals |\n"
+    "|---|---|---|---|---|---|"
+)
+
+
+def render(content: dict[str, Any]) -> str:
+    """The table as text."""
+    lines = [_HEAD, *map(_line, content["rows"])]
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: dict[str, Any]) -> str:
+    seconds = row["contenders"][OURS]["seconds_per_unit"]["median"] * row["amount"]
+    rivals = {name: v["ours_times_faster"] for name, v in row["contenders"].items() if name != OURS}
+    faster = ", ".join(
+        f"{name} {ratio['median']:.1f} ({ratio['min']:.1f}-{ratio['max']:.1f})"
+        for name, ratio in rivals.items()
+    )
+    limit = row["limit"]
+    share = f"{100 * limit['share']:.0f} % of {limit['bound']}" if limit else ""
+    goals = [
+        f"{name} {goal:g}x {'met' if rivals[name]['median'] >= goal else 'missed'}"
+        for name, goal in row["goals"].items()
+        if name in rivals
+    ]
+    if row["goal_seconds"] is not None:
+        met = "met" if seconds <= row["goal_seconds"] else "missed"
+        goals.append(f"{row['goal_seconds']:g} s {met}")
+    cells = [row["work"], row["threads"], _time(seconds), faster, share, ", ".join(goals)]
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=Path)
+    print(render(load(parser.parse_args().file)), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmarks make of their measurements; nothing is timed here."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench import compare, results_file, table
+from bench.harness import OURS, Turns
+from bench.limits import share
+
+
+def row(name: str, low: float, median: float, high: float) -> dict[str, Any]:
+    spread = {"median": median, "min": low, "max": high, "repeats": 5}
+    return {
+        "id": name,
+        "work": name,
+        "threads": 1,
+        "unit": "cell",
+        "amount": 10,
+        "contenders": {
+            OURS: {"seconds_per_unit": spread, "ours_times_faster": spread},
+            "released": {"seconds_per_unit": spread, "ours_times_faster": spread},
+        },
+        "goals": {"released": 3.5, "absent": 2},
+        "goal_seconds": 100.0,
+        "limit": {"bound": "memory", "share": 0.5},
+    }
+
+
+def test_turns_form_ratios_within_a_turn_and_drop_the_first() -> None:
+    turns = Turns({OURS: lambda: 1.0, "twice": lambda: 2.0})
+    for _ in range(4):
+        turns()
+    summary = turns.summary()
+    assert summary[OURS]["ours_times_faster"] == {"median": 1, "min": 1, "max": 1, "repeats": 3}
+    with pytest.raises(ValueError, match="none is called"):
+        Turns({"other": lambda: 1.0})
+
+
+def test_share_takes_the_lower_roof() -> None:
+    limits = {"gflops": 100.0, "gbytes_per_second": 10.0}
+    assert share(limits, 1.0, 50e9, 8e9) == {"bound": "memory", "share": pytest.approx(0.8)}
+    assert share(limits, 1.0, 50e9, None) == {"bound": "compute", "share": pytest.approx(0.5)}
+    assert share(limits, 1.0, None, None) is None
+
+
+def test_table_says_which_goals_are_met() -> None:
+    text = table.render({"rows": [row("embed", 3.0, 4.0, 5.0)]})
+    assert text.splitlines()[-1] == (
+        "| embed | 1 | 40 s | released 4.0 (3.0-5.0) | 50 % of memory | "
+        "released 3.5x met, 100 s met |"
+    )
+
+
+def test_compare_calls_changed_what_does_not_overlap() -> None:
+    before = {"rows": [row("a", 1.0, 2.0, 3.0), row("b", 1.0, 1.1, 1.2), row("gone", 1, 1, 1)]}
+    after = {"rows": [row("a", 2.0, 2.5, 4.0), row("b", 2.0, 2.2, 2.4), row("new", 1, 1, 1)]}
+    found = compare.changes(before, after)
+    assert found == {"a": (1.25, False), "b": (pytest.approx(2.0), True)}
+
+
+def test_rows_of_earlier_runs_stay_on_the_same_machine_only(tmp_path: Path) -> None:
+    path = tmp_path / "machine" / "suite.json"
+    facts = {"cpu": "x", "cores": 2, "commit": "1"}
+    results_file.update(path, facts, {}, [row("a", 1, 1, 1), row("b", 1, 1, 1)])
+    results_file.update(path, {**facts, "commit": "2"}, {}, [row("b", 2, 2, 2)])
+    rows = {entry["id"]: entry["run"]["commit"] for entry in results_file.load(path)["rows"]}
+    assert rows == {"a": "1", "b": "2"}
+    results_file.update(path, {**facts, "cpu": "y"}, {}, [row("c", 1, 1, 1)])
+    assert [entry["id"] for entry in results_file.load(path)["rows"]] == ["c"]
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="is no result file"):
+        results_file.load(path)
