@@ -237,8 +237,9 @@ def gin_encode(
                 over all N rows, absent nodes included;
             "nodes" [B, N, D]: mu of every row;
             "hidden" [B, L*H]: the same read-out of the states after each layer.
-        precision: of the products. "fp32" (3xTF32 on CUDA); "bf16" (on the CPU only where it has
-            AVX-512 BF16: about 2e-2 relative); "tf32" (CUDA only: about 1e-3 relative).
+        precision: of the products. "fp32" (on CUDA three products of operands split into two
+            scaled fp16: the 22 bits of 3xTF32); "bf16" (on the CPU only where it has AVX-512 BF16:
+            about 2e-2 relative); "tf32" (CUDA only, 11 bits an operand: about 1e-3 relative).
         share: CPU only, changes no result: compute equal sub-structures of different cells once
             (True), never (False), or as long as it pays (None).
 
@@ -248,7 +249,9 @@ def gin_encode(
     Raises:
         TypeError: `codes` is not int64 or `weights` not float32.
         ValueError: sizes do not go together, the device or processor has no kernels for the
-            precision, the weights require a gradient, or a cell (named) is none of the layout.
+            precision, H exceeds 256 on CUDA, the weights require a gradient, or a cell (named) is
+            none of the layout. On CUDA such a cell's results are NaN instead: an error would have
+            to wait for the device.
 
     Not differentiable: train with the model, encode with this. Deterministic; on the CPU a cell's
     bits depend neither on the other cells of the call nor on threads, and isomorphic cells get the

@@ -43,6 +43,14 @@ struct SharedType {
 inline constexpr unsigned kWholeWarp = 0xffffffffU;
 inline constexpr int kWarpSize = 32;
 
+// threadIdx.x, read anew at each call: what a kernel computes from it is computed again where it is
+// used, instead of occupying registers through a loop that needs them all.
+__device__ inline int thread_index() {
+  int index;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+  return index;
+}
+
 // ---- Memory shared with other blocks ------------------------------------------------------------
 
 // Reads global memory that other blocks write during this launch, from the second-level cache:
@@ -170,6 +178,47 @@ __device__ inline void mma_m16n8k16_bf16(float (&d)[4], const std::uint32_t (&a)
                                          const std::uint32_t (&b)[2]) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Two fp16 (round to nearest even) in one word, `low` in the lower half.
+__device__ inline std::uint32_t pack_half(float low, float high) {
+  std::uint32_t packed;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+
+// The two fp16 of a word as float32.
+__device__ inline float half_low(std::uint32_t word) {
+  float value;
+  asm("{ .reg .b16 low, high; mov.b32 {low, high}, %1; cvt.f32.f16 %0, low; }"
+      : "=f"(value)
+      : "r"(word));
+  return value;
+}
+
+__device__ inline float half_high(std::uint32_t word) {
+  float value;
+  asm("{ .reg .b16 low, high; mov.b32 {low, high}, %1; cvt.f32.f16 %0, high; }"
+      : "=f"(value)
+      : "r"(word));
+  return value;
+}
+
+// The products of two pairs of fp16.
+__device__ inline std::uint32_t multiply_halves(std::uint32_t a, std::uint32_t b) {
+  std::uint32_t product;
+  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
+  return product;
+}
+
+// As mma_m16n8k16_bf16, with fp16 operands.
+__device__ inline void mma_m16n8k16_half(float (&d)[4], const std::uint32_t (&a)[4],
+                                         const std::uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));

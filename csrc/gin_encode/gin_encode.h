@@ -41,8 +41,8 @@ struct GinEncodeConfig {
   bool sum_readout;    // sum over the nodes a cell has; else mean over all N rows
   int share;           // equal sub-structures computed once: 1 yes, 0 no, -1 by cost (CPU only)
 
-  CellLayout layout() const { return {num_nodes, num_op_types}; }
-  int input_width(int layer) const { return layer == 0 ? num_op_types : hidden_dim; }
+  constexpr CellLayout layout() const { return {num_nodes, num_op_types}; }
+  constexpr int input_width(int layer) const { return layer == 0 ? num_op_types : hidden_dim; }
 };
 
 // The operator's list, in the order of the fields above.

@@ -2,6 +2,8 @@
 // The operator arch2vec_fast::gin_encode on the CPU: checks, allocation, threads. Schema in
 // library.cpp.
 
+#include "gin_encode/gin_encode_op.h"
+
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -23,28 +25,6 @@ using torch::stable::Tensor;
 
 // Cells a thread takes at least: about a millisecond of work.
 constexpr std::int64_t kGrain = 64;
-
-// The public function has worded these for its users; here they keep the raw operator from reading
-// out of bounds.
-a2v::GinEncodeConfig check_arguments(const Tensor& codes, const Tensor& weights,
-                                     const std::vector<std::int64_t>& config, std::int64_t output) {
-  A2V_CHECK(config.size() == a2v::kGinEncodeConfigSize, "config: expected ",
-            a2v::kGinEncodeConfigSize, " entries");
-  for (std::size_t i = 0; i < 6; ++i) {
-    A2V_CHECK(config[i] >= 1 && config[i] <= 65536, "config: entry ", i, " is outside 1..65536");
-  }
-  const a2v::GinEncodeConfig c = a2v::read_gin_encode_config(config.data());
-  A2V_CHECK(c.layout().supported(), "config: no layout has ", c.num_nodes, " nodes and ",
-            c.num_op_types, " operation types");
-  A2V_CHECK(output >= 0 && output <= 2, "output: ", output, " is outside 0..2");
-  A2V_CHECK(codes.scalar_type() == ScalarType::Long, "codes: expected int64");
-  A2V_CHECK(codes.dim() == 2 && codes.size(1) == c.layout().words(), "codes: expected shape [B, ",
-            c.layout().words(), "]");
-  A2V_CHECK(weights.scalar_type() == ScalarType::Float, "weights: expected float32");
-  A2V_CHECK(weights.dim() == 1 && weights.size(0) == a2v::GinEncodeWeights(c).size(),
-            "weights: expected shape [", a2v::GinEncodeWeights(c).size(), "]");
-  return c;
-}
 
 const a2v::EncodeKernels& choose_kernels(const std::string& precision) {
   using a2v::SimdLevel;
@@ -84,22 +64,9 @@ std::int64_t first_corrupt(const a2v::CellLayout& layout, const std::int64_t* co
   return corrupt;
 }
 
-std::vector<std::int64_t> result_shape(const a2v::GinEncodeConfig& config,
-                                       a2v::GinEncodeOutput output, std::int64_t num_cells) {
-  switch (output) {
-    case a2v::GinEncodeOutput::kNodes:
-      return {num_cells, config.num_nodes, config.latent_dim};
-    case a2v::GinEncodeOutput::kHidden:
-      return {num_cells, std::int64_t{config.num_layers} * config.hidden_dim};
-    case a2v::GinEncodeOutput::kReadout:
-      break;
-  }
-  return {num_cells, config.latent_dim};
-}
-
 Tensor gin_encode(const Tensor& codes, const Tensor& weights, std::vector<std::int64_t> config,
                   std::int64_t output, std::string precision) {
-  const a2v::GinEncodeConfig c = check_arguments(codes, weights, config, output);
+  const a2v::GinEncodeConfig c = a2v::check_gin_encode(codes, weights, config, output);
   const a2v::EncodeKernels& kernels = choose_kernels(precision);
   const Tensor packed = torch::stable::contiguous(codes);
   const Tensor flat = torch::stable::contiguous(weights);
@@ -109,8 +76,8 @@ Tensor gin_encode(const Tensor& codes, const Tensor& weights, std::vector<std::i
   A2V_CHECK(corrupt == num_cells, "codes: cell ", corrupt, " is not a cell of ", c.num_nodes,
             " nodes and ", c.num_op_types, " operation types; check the layout it was packed with");
   const auto what = static_cast<a2v::GinEncodeOutput>(output);
-  Tensor result =
-      torch::stable::new_empty(flat, result_shape(c, what, num_cells), ScalarType::Float);
+  Tensor result = torch::stable::new_empty(flat, a2v::gin_encode_result_shape(c, what, num_cells),
+                                           ScalarType::Float);
   if (num_cells == 0) {
     return result;
   }

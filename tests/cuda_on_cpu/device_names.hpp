@@ -60,6 +60,40 @@ inline std::uint32_t float_to_bf16(float x) {
   return (bits + 0x7fffU + (bits >> 16 & 1U)) >> 16;
 }
 
+// fp16, by way of the compiler's own type: rounds to nearest even, keeps subnormal numbers.
+inline float half_to_float(std::uint32_t half) {
+  return static_cast<float>(std::bit_cast<_Float16>(static_cast<std::uint16_t>(half)));
+}
+
+inline std::uint32_t float_to_half(float x) {
+  return std::bit_cast<std::uint16_t>(static_cast<_Float16>(x));
+}
+
+// D += A B, operands of 16 bits that `to_float` reads.
+template <class ToFloat>
+void multiply_m16n8k16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
+                       ToFloat to_float, const Where& where) {
+  using Fragment = std::array<std::uint32_t, 6>;
+  const Fragment mine{a[0], a[1], a[2], a[3], b[0], b[1]};
+  const unsigned lane = self().lane();
+  const auto result = exchange(0xffffffffU, mine, where, [&](auto of_lane) {
+    std::array<float, 4> sum{d[0], d[1], d[2], d[3]};
+    for (unsigned k = 0; k < 16; ++k) {
+      const unsigned half = k / 8;        // of the fragment's two halves of k
+      const unsigned pair = k % 8 / 2;    // lane of the quad
+      const unsigned shift = k % 2 * 16;  // half of the word
+      for (unsigned i = 0; i < 4; ++i) {
+        const unsigned column = lane % 4 * 2 + i % 2;
+        const std::uint32_t row_of_a = of_lane(lane / 4 * 4 + pair)[i / 2 + 2 * half];
+        const std::uint32_t column_of_b = of_lane(column * 4 + pair)[4 + half];
+        sum[i] += to_float(row_of_a >> shift & 0xffffU) * to_float(column_of_b >> shift & 0xffffU);
+      }
+    }
+    return sum;
+  });
+  for (unsigned i = 0; i < 4; ++i) d[i] = result[i];
+}
+
 }  // namespace cuda_on_cpu
 
 // One variable a block for each place and template instance that this stands in.
@@ -76,6 +110,8 @@ using CudaStream = CUstream_st*;
 
 inline constexpr unsigned kWholeWarp = 0xffffffffU;
 inline constexpr int kWarpSize = 32;
+
+inline int thread_index() { return static_cast<int>(threadIdx.x); }
 
 // ---- Memory shared with other blocks ----
 
@@ -184,26 +220,25 @@ inline std::uint32_t pack_bf16(float low, float high) {
 inline void mma_m16n8k16_bf16(float (&d)[4], const std::uint32_t (&a)[4],
                               const std::uint32_t (&b)[2],
                               const CudaWhere& where = CudaWhere::current()) {
-  using Fragment = std::array<std::uint32_t, 6>;
-  const Fragment mine{a[0], a[1], a[2], a[3], b[0], b[1]};
-  const unsigned lane = ::cuda_on_cpu::self().lane();
-  const auto result = ::cuda_on_cpu::exchange(kWholeWarp, mine, where, [&](auto of_lane) {
-    std::array<float, 4> sum{d[0], d[1], d[2], d[3]};
-    for (unsigned k = 0; k < 16; ++k) {
-      const unsigned half = k / 8;        // of the fragment's two halves of k
-      const unsigned pair = k % 8 / 2;    // lane of the quad
-      const unsigned shift = k % 2 * 16;  // half of the word
-      for (unsigned i = 0; i < 4; ++i) {
-        const unsigned column = lane % 4 * 2 + i % 2;
-        const std::uint32_t row_of_a = of_lane(lane / 4 * 4 + pair)[i / 2 + 2 * half];
-        const std::uint32_t column_of_b = of_lane(column * 4 + pair)[4 + half];
-        sum[i] += ::cuda_on_cpu::bf16_to_float(row_of_a >> shift & 0xffffU) *
-                  ::cuda_on_cpu::bf16_to_float(column_of_b >> shift & 0xffffU);
-      }
-    }
-    return sum;
-  });
-  for (unsigned i = 0; i < 4; ++i) d[i] = result[i];
+  ::cuda_on_cpu::multiply_m16n8k16(d, a, b, ::cuda_on_cpu::bf16_to_float, where);
+}
+
+inline std::uint32_t pack_half(float low, float high) {
+  return ::cuda_on_cpu::float_to_half(low) | ::cuda_on_cpu::float_to_half(high) << 16;
+}
+
+inline float half_low(std::uint32_t word) { return ::cuda_on_cpu::half_to_float(word & 0xffffU); }
+
+inline float half_high(std::uint32_t word) { return ::cuda_on_cpu::half_to_float(word >> 16); }
+
+inline std::uint32_t multiply_halves(std::uint32_t a, std::uint32_t b) {
+  return pack_half(half_low(a) * half_low(b), half_high(a) * half_high(b));
+}
+
+inline void mma_m16n8k16_half(float (&d)[4], const std::uint32_t (&a)[4],
+                              const std::uint32_t (&b)[2],
+                              const CudaWhere& where = CudaWhere::current()) {
+  ::cuda_on_cpu::multiply_m16n8k16(d, a, b, ::cuda_on_cpu::half_to_float, where);
 }
 
 inline void ldmatrix_x4(std::uint32_t (&r)[4], const void* shared_row,
