@@ -23,6 +23,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 STATIC_SHARED_BYTES = 48 * 1024  # of a block, on every architecture
+# Bytes a thread that are known, by (file, architecture): the widest training kernel keeps two words
+# outside its 255 registers on A100.
+ALLOWED_SPILLS = {("gin_train_wide.cu", "sm_80"): 24}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,7 @@ class Kernel:
 
     def complaint(self) -> str | None:
         """What is wrong with it, if anything."""
-        if self.spill_bytes:
+        if self.spill_bytes > ALLOWED_SPILLS.get((self.file, self.architecture), 0):
             return f"spills {self.spill_bytes} bytes of registers"
         if self.shared_bytes > STATIC_SHARED_BYTES:
             return f"takes {self.shared_bytes} bytes of static shared memory"

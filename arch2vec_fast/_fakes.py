@@ -21,7 +21,7 @@ def _unpack_cells(codes: Tensor, num_nodes: int, num_op_types: int) -> tuple[Ten
 @torch.library.register_fake("arch2vec_fast::pack_latents")  # type: ignore[untyped-decorator]
 def _pack_latents(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if points.device.type == "cuda":  # scans the points themselves
-        blocks = quads = fields = 0
+        blocks, quads, fields = 0, 1, 0
     else:
         blocks, quads = (points.shape[0] + 15) // 16, (points.shape[1] + 3) // 4
         fields = points.shape[1] + 3

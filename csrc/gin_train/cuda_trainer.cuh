@@ -57,13 +57,16 @@ class Trainer {
       block_.sync_group();
       clock_.mark(TrainPhase::kWaitRows);
       update.gradients();
-      const AdamState ahead = update.read_ahead();
+      // The widest variant has no registers left for it.
+      constexpr bool kAhead = kTiles < 8;
+      AdamState ahead;
+      if constexpr (kAhead) ahead = update.read_ahead();
       const double rate = block_.params.learning_rate[step];
       clock_.mark(TrainPhase::kGradients);
       block_.sync_group();
       clock_.mark(TrainPhase::kWaitNorm);
       const float norm = update.norm();
-      update.apply(adam_step(norm, rate), ahead);
+      update.template apply<kAhead>(adam_step(norm, rate), ahead);
       if (block_.rank == block_.plan.blocks - 1) write_losses(norm, steps);
       clock_.mark(TrainPhase::kUpdate);
       block_.sync_group();

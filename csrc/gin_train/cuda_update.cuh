@@ -130,15 +130,16 @@ class Update {
                      first % (kGradientTile / 4) * 4);
   }
 
+  template <bool kAhead>
   __device__ void apply(const AdamStep& adam, const AdamState& ahead) const {
     for (int slot = 0; item_of(slot) < block_.plan.items; ++slot) {
       const int item = item_of(slot);
       if (item < block_.plan.num_tiles) {
-        update_tile(Tile(block_, item), slot, adam, ahead);
+        update_tile<kAhead>(Tile(block_, item), slot, adam, ahead);
       } else {
         const int entry = small_entry(item);
         update_small(entry, stash(slot)[block_.thread], adam,
-                     slot == 0 ? ahead : read_small(entry));
+                     kAhead && slot == 0 ? ahead : read_small(entry));
       }
     }
   }
@@ -297,11 +298,12 @@ class Update {
     return state;
   }
 
+  template <bool kAhead>
   __device__ void update_tile(const Tile& tile, int slot, const AdamStep& adam,
                               const AdamState& ahead) const {
     float* values = stash(slot);
     each_four([&](int row, int col) {
-      const bool is_ahead = slot == 0 && row * kGradientTile + col == 4 * block_.thread;
+      const bool is_ahead = kAhead && slot == 0 && row * kGradientTile + col == 4 * block_.thread;
       AdamState state = is_ahead ? ahead : read_four(tile, row, col);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {

@@ -22,7 +22,7 @@ using torch::stable::Tensor;
 // The GPU scans the points themselves: nothing to prepare.
 std::tuple<Tensor, Tensor, Tensor> pack_latents(const Tensor& points) {
   a2v::check_points(points);
-  return {torch::stable::new_empty(points, {0, 0, a2v::kBlockPoints, 4}, ScalarType::Byte),
+  return {torch::stable::new_empty(points, {0, 1, a2v::kBlockPoints, 4}, ScalarType::Byte),
           torch::stable::new_empty(points, {0, a2v::kBlockPoints}, ScalarType::Float),
           torch::stable::new_empty(points, {0}, ScalarType::Double)};
 }
