@@ -256,8 +256,8 @@ def gin_encode(
     Not differentiable: train with the model, encode with this. Deterministic; on the CPU a cell's
     bits depend neither on the other cells of the call nor on threads, and isomorphic cells get the
     same bits. About 2 N H^2 ((L-1) K + 1) operations a cell, on torch's intra-op threads; memory
-    beyond the result is a few hundred MB, whatever B is. Works under `torch.compile(fullgraph=True)`.
-    Source: Yan et al. 2020, section 3.1, equation 2.
+    beyond the result is a few hundred MB, whatever B is. Compiles with
+    `torch.compile(fullgraph=True)`. Source: Yan et al. 2020, section 3.1, equation 2.
 
     Example:
         >>> import torch
