@@ -44,6 +44,9 @@ std::tuple<Tensor, Tensor> nearest_latent(const Tensor& points, const Tensor& /*
   const std::int64_t num_queries = wanted.size(0);
   Tensor distances = torch::stable::new_empty(wanted, {num_queries, k}, ScalarType::Float);
   Tensor indices = torch::stable::new_empty(wanted, {num_queries, k}, ScalarType::Long);
+  if (num_queries == 0) {
+    return {distances, indices};
+  }
   a2v::NearestLatentCuda params{
       .num_points = rows.size(0),
       .num_queries = std::min(num_queries, a2v::kMaxCudaQueries),
