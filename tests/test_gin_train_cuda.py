@@ -75,7 +75,9 @@ class CudaCall(Call):
         return {name: value.cpu() for name, value in result.items()}
 
 
-@pytest.mark.parametrize("batch", [1, 7, 32, 300, 1024])
+# Not 7: with these numbers one input of a ReLU is 1.5e-7, rounding decides its sign, and the
+# gradient jumps by half a per cent.
+@pytest.mark.parametrize("batch", [1, 9, 32, 300, 1024])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_matches_reference(name: str, batch: int) -> None:
     """From one cell a block to several chunks of cells a block, and a smaller last batch."""
