@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Markdown table of a result file: `python -m bench.table bench/results/MACHINE/suite.json`.
 
+`--into docs/results.md` writes it into a document, between lines that name the file.
+
 One line a row and number of threads: our time, how many times faster than each rival (median and
 range of the turns' ratios), the share of the machine's limit, and whether the row's goals are met.
 """
@@ -20,10 +22,23 @@ _HEAD = (
 )
 
 
-def render(content: dict[str, Any]) -> str:
-    """The table as text."""
-    lines = [_HEAD, *map(_line, content["rows"])]
-    return "\n".join(lines) + "\n"
+BEGIN, END = "<!-- bench.table: {} -->\n", "<!-- end -->"
+
+
+def render(content: dict[str, Any], *, goals: bool = False) -> str:
+    """The table as text; with `goals` only the rows that have any."""
+    rows = [row for row in content["rows"] if not goals or row["goals"] or row["goal_seconds"]]
+    return "\n".join([_HEAD, *map(_line, rows)]) + "\n"
+
+
+def insert(document: str, source: str, text: str) -> str:
+    """The document with `text` between the markers that name `source`."""
+    begin = BEGIN.format(source)
+    before, found, rest = document.partition(begin)
+    _, closed, after = rest.partition(END)
+    if not found or not closed:
+        raise ValueError(f"document: lacks the lines {begin.strip()!r} and {END!r}; add them")
+    return before + begin + text + END + after
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -58,7 +73,15 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
-    print(render(load(parser.parse_args().file)), end="")
+    parser.add_argument("--goals", action="store_true", help="only rows that have goals")
+    parser.add_argument("--into", type=Path, help="write between the markers of this document")
+    arguments = parser.parse_args()
+    text = render(load(arguments.file), goals=arguments.goals)
+    if arguments.into is None:
+        print(text, end="")
+    else:
+        document = insert(arguments.into.read_text(), arguments.file.as_posix(), text)
+        arguments.into.write_text(document)
 
 
 if __name__ == "__main__":

@@ -78,3 +78,17 @@ def test_rows_of_earlier_runs_stay_on_the_same_machine_only(tmp_path: Path) -> N
     path.write_text("[]")
     with pytest.raises(ValueError, match="is no result file"):
         results_file.load(path)
+
+
+@pytest.mark.parametrize(("document", "goals"), [("README.md", True), ("docs/results.md", False)])
+def test_documents_show_the_committed_measurements(document: str, goals: bool) -> None:
+    root = Path(__file__).resolve().parent.parent
+    source = "bench/results/epyc-zen3-2core/suite.json"
+    text = (root / document).read_text()
+    shown = table.render(results_file.load(root / source), goals=goals)
+    assert table.insert(text, source, shown) == text
+
+
+def test_a_document_without_markers_is_refused() -> None:
+    with pytest.raises(ValueError, match="^document: lacks the lines"):
+        table.insert("nothing", "file", "text")

@@ -50,6 +50,7 @@ def test_round_over_nasbench101(
     )
 
 
+@pytest.mark.filterwarnings("ignore")  # the released code's own
 @pytest.mark.parametrize("points", [100])
 def test_round_over_nasbench101_as_released(
     race: Callable[..., dict[str, Any]],
