@@ -51,15 +51,6 @@ def check_codes(codes: Tensor, layout: PackedLayout) -> None:
         )
 
 
-def check_cpu(name: str, tensor: Tensor) -> None:
-    """Refuses devices without kernels instead of falling back to a slow path."""
-    if tensor.device.type not in ("cpu", "meta"):
-        raise ValueError(
-            f"{name}: on {tensor.device}, but this version has kernels for the CPU only; "
-            f"pass {name}.cpu() and move the results"
-        )
-
-
 def check_kernels(name: str, tensor: Tensor, operator: str) -> None:
     """Refuses a device for which `operator` has no kernel, instead of falling back to a slow path.
 

@@ -90,5 +90,5 @@ def test_documents_show_the_committed_measurements(document: str, goals: bool) -
 
 
 def test_a_document_without_markers_is_refused() -> None:
-    with pytest.raises(ValueError, match="^document: lacks the lines"):
+    with pytest.raises(ValueError, match=r"^document: lacks the lines"):
         table.insert("nothing", "file", "text")

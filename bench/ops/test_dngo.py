@@ -125,7 +125,7 @@ def test_round_of_many_searches_on_nasbench201(
         return 1
 
     race(
-        f"DNGO round, {points} points, 15,625 candidates, {seeds} searches",
+        f"DNGO round, {points} points, 15,625 candidates, 500 searches, {seeds} at a time",
         {"arch2vec_fast": together, "vectorised": vectorised},
         unit="search",
         amount=500,
