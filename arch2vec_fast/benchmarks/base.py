@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a search asks of a benchmark, and the kind that answers from a table.
+
+A benchmark is a numbered pool of cells and a way to query them: a query trains a cell, or looks up
+how it trained, costs seconds and returns a validation accuracy. Test accuracies exist for the
+report alone; no search method sees them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arch2vec_fast.spaces import CellBatch, CellSpace
+
+__all__ = ["Answers", "Benchmark", "Ceiling", "TableBenchmark"]
+
+_MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64)
+
+
+class Answers(NamedTuple):
+    """What n queries returned."""
+
+    validation: NDArray[np.float64]
+    """Validation accuracy in [0, 1], [n]: the reward of the search."""
+    seconds: NDArray[np.float64]
+    """Cost of each query, [n]; NaN where the benchmark knows no times."""
+
+
+class Ceiling(NamedTuple):
+    """What no search of a benchmark can exceed, accuracies in [0, 1]."""
+
+    validation: float
+    """The largest reward of the pool."""
+    test_of_pick: float
+    """Test accuracy of the cell with the largest reward: what a perfect search returns. The mean
+    over cells that tie for it."""
+    test: float
+    """The largest test accuracy of the pool: an oracle's number."""
+
+
+class Benchmark(Protocol):
+    """A pool of Q cells that can be queried.
+
+    Rows are indices into `cells`. All S seeds of a study are queried at once, so everything is
+    vectorised over queries.
+    """
+
+    @property
+    def name(self) -> str:
+        """For files and labels."""
+        ...
+
+    @property
+    def space(self) -> CellSpace:
+        """Where the cells come from: its `mutate` makes the neighbours of evolution."""
+        ...
+
+    @property
+    def cells(self) -> CellBatch:
+        """The pool, [Q]."""
+        ...
+
+    @property
+    def reward(self) -> str:
+        """What a query returns, in words that go beside every number, e.g. "validation accuracy
+        after 12 epochs, one run"."""
+        ...
+
+    @property
+    def fidelities(self) -> tuple[int, ...]:
+        """Training lengths that can be asked for, in epochs, ascending; the last is the default."""
+        ...
+
+    @property
+    def has_times(self) -> bool:
+        """Whether queries cost known seconds; if not, budgets are numbers of queries."""
+        ...
+
+    @property
+    def ceiling(self) -> Ceiling:
+        """The best that can be found."""
+        ...
+
+    @property
+    def test_accuracy(self) -> NDArray[np.float64]:
+        """Test accuracy in [0, 1] of every cell, [Q], NaN where unknown. For reports alone."""
+        ...
+
+    def query(
+        self,
+        rows: NDArray[np.int64],
+        seeds: NDArray[np.int64],
+        fidelity: int | None = None,
+    ) -> Answers:
+        """Answers of n queries: cells `rows` [n], asked by the searches of `seeds` [n].
+
+        The same (row, seed, fidelity) always gives the same answer. fidelity: one of `fidelities`,
+        default the last.
+        """
+        ...
+
+    def find(self, cells: CellBatch) -> NDArray[np.int64]:
+        """Row of each cell in the pool, [B], up to isomorphism; -1 where it is not there."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TableBenchmark:
+    """A benchmark that was measured beforehand: every answer is looked up.
+
+    Attributes:
+        name, space, cells, reward: as `Benchmark`.
+        fidelities: E training lengths in epochs, ascending.
+        validation: accuracies in [0, 1] of R runs, [Q, E, R].
+        test: mean test accuracy after the longest training, [Q].
+        times: seconds of one query, [Q, E]; None if unknown.
+        noise: "mean" answers with the mean over runs; "run" with one run, drawn by (seed, row), so
+            that one search always sees the same run of a cell and searches differ. Compare methods
+            under one choice.
+        metadata: where the numbers come from.
+
+    Example:
+        >>> from arch2vec_fast import spaces
+        >>> space = spaces.get("nasbench201")
+        >>> cells = space.enumerate()[:4]
+        >>> bench = TableBenchmark(
+        ...     name="toy", space=space, cells=cells, reward="validation accuracy",
+        ...     fidelities=(12,), validation=np.array([.1, .4, .3, .2]).reshape(4, 1, 1),
+        ...     test=np.array([.1, .3, .4, .2]),
+        ... )
+        >>> bench.query(np.array([1, 2]), seeds=np.array([0, 0])).validation.tolist()
+        [0.4, 0.3]
+        >>> bench.ceiling
+        Ceiling(validation=0.4, test_of_pick=0.3, test=0.4)
+        >>> bench.find(cells[2:]).tolist()
+        [2, 3]
+    """
+
+    name: str
+    space: CellSpace
+    cells: CellBatch
+    reward: str
+    fidelities: tuple[int, ...]
+    validation: NDArray[np.floating]
+    test: NDArray[np.floating]
+    times: NDArray[np.floating] | None = None
+    noise: Literal["mean", "run"] = "mean"
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.noise not in ("mean", "run"):
+            raise ValueError(f"noise: {self.noise!r} is neither 'mean' nor 'run'")
+        count, lengths = len(self.cells), len(self.fidelities)
+        if not count:
+            raise ValueError("cells: none given; a benchmark needs at least one cell")
+        if not lengths or list(self.fidelities) != sorted(set(self.fidelities)):
+            raise ValueError(f"fidelities: {self.fidelities} do not ascend; give epochs in order")
+        if self.validation.ndim != 3 or self.validation.shape[:2] != (count, lengths):
+            raise ValueError(
+                f"validation: shape {self.validation.shape} for {count} cells and {lengths} "
+                "fidelities; pass [Q, E, R]"
+            )
+        for label, values in (("validation", self.validation), ("test", self.test)):
+            known = values[np.isfinite(values)]
+            if len(known) and not (known.min() >= 0 and known.max() <= 1):
+                raise ValueError(f"{label}: accuracies outside [0, 1]; divide per cent by 100")
+        if not np.isfinite(self.validation).all():
+            raise ValueError("validation: not all finite; leave out cells that were not trained")
+        if self.test.shape != (count,):
+            raise ValueError(f"test: shape {self.test.shape} for {count} cells; pass [Q]")
+        if self.times is not None and (
+            self.times.shape != (count, lengths) or not bool((self.times > 0).all())
+        ):
+            raise ValueError(
+                f"times: shape {self.times.shape}; pass positive seconds [Q, E] = "
+                f"[{count}, {lengths}], or None"
+            )
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    @property
+    def has_times(self) -> bool:
+        return self.times is not None
+
+    @cached_property
+    def test_accuracy(self) -> NDArray[np.float64]:
+        return self.test.astype(np.float64)
+
+    @cached_property
+    def mean_validation(self) -> NDArray[np.float64]:
+        """Mean over runs after the longest training, [Q]."""
+        mean: NDArray[np.float64] = self.validation[:, -1].mean(1, dtype=np.float64)
+        return mean
+
+    @cached_property
+    def ceiling(self) -> Ceiling:
+        best = self.mean_validation.max()
+        return Ceiling(
+            float(best),
+            float(self.test_accuracy[self.mean_validation == best].mean()),
+            float(np.nanmax(self.test_accuracy)),
+        )
+
+    def query(
+        self,
+        rows: NDArray[np.int64],
+        seeds: NDArray[np.int64],
+        fidelity: int | None = None,
+    ) -> Answers:
+        length = self._length(fidelity)
+        if self.noise == "mean":
+            validation = self.validation[rows, length].mean(-1, dtype=np.float64)
+        else:
+            runs = _draw(rows, seeds, self.validation.shape[2])
+            validation = self.validation[rows, length, runs].astype(np.float64)
+        if self.times is None:
+            return Answers(validation, np.full(len(rows), np.nan))
+        return Answers(validation, self.times[rows, length].astype(np.float64))
+
+    def find(self, cells: CellBatch) -> NDArray[np.int64]:
+        if cells.layout != self.cells.layout:
+            raise ValueError(f"cells: are not of the space of {self.name}, {self.space.name}")
+        order, codes = self._sorted
+        wanted = _keys(cells)
+        at = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
+        return np.where(codes[at] == wanted, order[at], -1)
+
+    @cached_property
+    def _sorted(self) -> tuple[NDArray[np.int64], NDArray[np.void]]:
+        codes = _keys(self.cells)
+        order = np.argsort(codes, kind="stable")
+        return order, codes[order]
+
+    def _length(self, fidelity: int | None) -> int:
+        if fidelity is None:
+            return len(self.fidelities) - 1
+        if fidelity not in self.fidelities:
+            raise ValueError(
+                f"fidelity: {self.name} has no {fidelity} epochs; choose one of {self.fidelities}"
+            )
+        return self.fidelities.index(fidelity)
+
+
+def _keys(cells: CellBatch) -> NDArray[np.void]:
+    """Canonical codes as one sortable item a cell."""
+    codes = np.ascontiguousarray(cells.canonical().codes)
+    return codes.view([("", codes.dtype)] * codes.shape[1])[:, 0]
+
+
+def _draw(rows: NDArray[np.int64], seeds: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """A number below `count` for each (row, seed): SplitMix64's finaliser of the pair."""
+    mixed = rows.astype(np.uint64) * _MIX[0] + seeds.astype(np.uint64) * _MIX[1]
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX[1]
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * _MIX[2]
+    drawn: NDArray[np.uint64] = (mixed ^ (mixed >> np.uint64(31))) % np.uint64(count)
+    return drawn.astype(np.int64)
