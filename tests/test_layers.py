@@ -34,7 +34,16 @@ TORCH_FREE = {"spaces"}
 TORCH_FREE_IMPORTS = {"spaces", "_cells", "__init__"}
 
 # Optional or heavy: imported inside the functions that need them, never while a module loads.
-LAZY = {"faiss", "matplotlib", "plotly", "ray", "torch_geometric", "torchvision"}
+LAZY = {
+    "faiss",
+    "matplotlib",
+    "optuna",
+    "plotly",
+    "pyarrow",
+    "ray",
+    "torch_geometric",
+    "torchvision",
+}
 
 RAW_OPERATORS = {"_autograd", "_fakes", "_library"}
 MAXIMUM_LINES = 600

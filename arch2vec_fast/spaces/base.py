@@ -280,6 +280,29 @@ class CellSpace:
             pending, start = pending[~good], start[~good]
         return CellBatch._trusted(codes, self.layout)
 
+    def neighbours(self, cells: CellBatch) -> tuple[CellBatch, NDArray[np.int64]]:
+        """All neighbours of each cell: what ``mutate`` may return, isomorphic ones once.
+
+        Returns the cells ``[n]`` and ``owner`` int64 ``[n]``, ascending: neighbour i is one of cell
+        ``owner[i]``. Cells keep the numbering of an edit, not the canonical one. The order within
+        an owner depends on the cell alone. Raises ValueError for cells that are not valid.
+        """
+        self._require_valid(cells)
+        found, owners = [], []
+        pending = np.arange(len(cells), dtype=np.int64)
+        start = np.zeros(len(cells), np.int64)
+        while len(pending) > 0:
+            children, start = self._edit(cells[pending], np.zeros_like(pending), start, 0)
+            left = start >= 0
+            found.append(children[left])
+            owners.append(pending[left])
+            pending, start = pending[left], start[left]
+        if not found:
+            return cells, pending
+        edited, owner = CellBatch.concat(found), np.concatenate(owners)
+        valid = self.is_valid(edited)
+        return _distinct(cells, edited[valid], owner[valid])
+
     def _edit(
         self, cells: CellBatch, items: NDArray[np.int64], start: NDArray[np.int64], seed: int
     ) -> tuple[CellBatch, NDArray[np.int64]]:
@@ -374,3 +397,14 @@ class CellSpace:
         matrix, names = self.to_matrix(cell)
         edges = " ".join(f"{x}>{y}" for y in range(len(names)) for x in range(y) if matrix[x, y])
         return f"{', '.join(names)}; {edges}"
+
+
+def _distinct(
+    cells: CellBatch, edited: CellBatch, owner: NDArray[np.int64]
+) -> tuple[CellBatch, NDArray[np.int64]]:
+    """The edits of each owner that differ from it and from one another, sorted by owner."""
+    codes = edited.canonical().codes
+    moved = (codes != cells.canonical().codes[owner]).any(axis=1)
+    _, first = np.unique(np.column_stack((owner, codes))[moved], axis=0, return_index=True)
+    rows = np.flatnonzero(moved)[first]
+    return edited[rows], owner[rows]

@@ -66,6 +66,10 @@ _SOURCES: Final = tuple(
 NUM_GENOTYPES: Final = 1 * 3 * 6 * 10 * len(OPERATIONS) ** 8
 """Genotypes that differ in more than the order of the two operations of a node."""
 
+# Change k of an input: an edge of node 3, 4 or 5, and which of the inputs its node does not read.
+_INPUT_EDITS: Final = np.array([(e, c) for e in range(2, 8) for c in range(e // 2)], dtype=np.intp)
+_NUM_EDITS: Final = 8 * 7 + len(_INPUT_EDITS)
+
 # Cells drawn at a time: fixed, so that a sample is the beginning of any larger one of its seed.
 _CHUNK: Final = 1 << 16
 _PATIENCE: Final = 64  # chunks in a row without one new cell before a request is called impossible
@@ -234,14 +238,31 @@ class Darts(CellSpace):
         step = rng.integers(1, 8, size=size)[changes_op]
         edges[rows, edge, 1] = (edges[rows, edge, 1] + step) % 8
 
-        # Change k of 12: an edge of node 3, 4 or 5, and which of node - 2 unused inputs it reads.
-        slots = np.array([(e, c) for e in range(2, 8) for c in range(e // 2)], dtype=np.intp)
-        edge, choice = slots[rng.integers(len(slots), size=size)[~changes_op]].T
+        edge, choice = _INPUT_EDITS[rng.integers(len(_INPUT_EDITS), size=size)[~changes_op]].T
         rows = np.flatnonzero(~changes_op)
         used = np.sort(np.stack((edges[rows, edge, 0], edges[rows, edge ^ 1, 0])), axis=0)
         choice = choice + (choice >= used[0])
         edges[rows, edge, 0] = choice + (choice >= used[1])
         return _pack(edges)
+
+    def neighbours(self, cells: CellBatch) -> tuple[CellBatch, NDArray[np.int64]]:
+        """The 68 edits that ``mutate`` draws from, and ``owner`` int64 [68 B].
+
+        56 change an operation, 12 an input. Some are isomorphic to one another.
+        """
+        edges = self._edges(cells)
+        variants = np.repeat(edges, _NUM_EDITS, axis=0)
+        rows = np.arange(len(variants))
+        edit = rows % _NUM_EDITS
+        ops = rows[edit < 56]
+        edge, step = edit[ops] // 7, edit[ops] % 7 + 1
+        variants[ops, edge, 1] = (variants[ops, edge, 1] + step) % 8
+        inputs = rows[edit >= 56]
+        edge, choice = _INPUT_EDITS[edit[inputs] - 56].T
+        used = np.sort(np.stack((variants[inputs, edge, 0], variants[inputs, edge ^ 1, 0])), axis=0)
+        choice = choice + (choice >= used[0])
+        variants[inputs, edge, 0] = choice + (choice >= used[1])
+        return _pack(variants), rows // _NUM_EDITS
 
     def validity(self, cells: CellBatch, *, rule: str = "strict") -> NDArray[np.uint8]:
         """Reason code of each cell, uint8 [B], 0 = valid; words in ``reasons``."""

@@ -184,6 +184,15 @@ class NasBench201(CellSpace):
         digits[rows, edges] = (digits[rows, edges] + shift) % 5
         return _pack(_DIGIT_TO_OP[digits])
 
+    def neighbours(self, cells: CellBatch) -> tuple[CellBatch, NDArray[np.int64]]:
+        """The 24 cells that differ from each in one operation, and ``owner`` int64 [24 B]."""
+        digits = np.repeat(self._ranks(cells)[:, None] // _PLACES % 5, 24, axis=0)
+        changes = np.arange(len(digits)) % 24
+        edges, shift = changes // 4, changes % 4 + 1
+        rows = np.arange(len(digits))
+        digits[rows, edges] = (digits[rows, edges] + shift) % 5
+        return _pack(_DIGIT_TO_OP[digits]), rows // 24
+
     def validity(self, cells: CellBatch, *, rule: str = "strict") -> NDArray[np.uint8]:
         """Reason code of each cell, uint8 [B], 0 = valid; words in ``reasons``."""
         self._check_rule(rule)

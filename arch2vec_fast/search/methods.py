@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The methods of `search`, by name. A method is a class that asks and is told (`search.base`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+from arch2vec_fast.search.base import Searcher, SearchProblem
+
+__all__ = ["METHODS", "Method", "create", "get"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """One entry of the list.
+
+    factory: "module:callable", imported when used; takes a `SearchProblem`, returns a `Searcher`.
+    title: for tables and legends. summary: one line for people.
+    """
+
+    factory: str
+    title: str
+    summary: str
+    needs_embeddings: bool = False
+    needs_fidelities: bool = False
+
+
+METHODS: dict[str, Method] = {
+    "random": Method(
+        factory="arch2vec_fast.search.random_search:RandomSearch",
+        title="Random search",
+        summary="distinct cells, uniformly",
+    ),
+    "evolution": Method(
+        factory="arch2vec_fast.search.evolution:RegularizedEvolution",
+        title="Regularised evolution",
+        summary="tournaments and single edits; the oldest dies (Real et al. 2019)",
+    ),
+    "local-search": Method(
+        factory="arch2vec_fast.search.local_search:LocalSearch",
+        title="Local search",
+        summary="all neighbours, move to the best, restart at an optimum (White et al. 2021)",
+    ),
+}
+
+
+def get(name: str) -> Method:
+    """The method called `name`; a ValueError lists them."""
+    if name not in METHODS:
+        raise ValueError(f"method: no method {name!r}; choose one of {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def create(name: str, problem: SearchProblem) -> Searcher:
+    """The S searches of `problem` by the method called `name`.
+
+    Raises ValueError where the method needs embeddings or fidelities that the problem lacks.
+    """
+    method = get(name)
+    if method.needs_embeddings and problem.embeddings is None:
+        raise ValueError(f"embeddings: {name} searches in an embedding; give --embeddings")
+    if method.needs_fidelities and len(problem.benchmark.fidelities) < 2:
+        raise ValueError(
+            f"method: {name} trains for several lengths, but {problem.benchmark.name} has "
+            "one; choose a benchmark with fidelities"
+        )
+    module, _, attribute = method.factory.partition(":")
+    factory: Callable[[SearchProblem], Searcher] = getattr(import_module(module), attribute)
+    return factory(problem)

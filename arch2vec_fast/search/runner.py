@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one search loop: S seeds of any method in lock-step, resumable, one trace.
+
+benchmark = benchmarks.get("nasbench201-cifar10")
+trace = search(benchmark, "random", seeds=range(500), seconds=12_000, out="runs/random")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from arch2vec_fast._checks import check_device
+from arch2vec_fast._files import read_json, write_json
+from arch2vec_fast._progress import Progress
+from arch2vec_fast.benchmarks.base import Benchmark
+from arch2vec_fast.embeddings import EmbeddingTable
+from arch2vec_fast.search import methods
+from arch2vec_fast.search.base import Searcher, SearchProblem
+from arch2vec_fast.search.recipes import SearchRecipe
+from arch2vec_fast.search.trace import Trace, complete
+
+__all__ = ["Budget", "align", "search"]
+
+_GROUP = 50
+_CONFIG, _TRACE = "search.json", "trace.parquet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """When a search ends: at the first limit it reaches.
+
+    seconds: a query begun before is finished and counted, so `elapsed` of the last may exceed it,
+    as in the released code. queries: their number.
+    """
+
+    seconds: float | None = None
+    queries: int | None = None
+
+    def check(self, benchmark: Benchmark) -> None:
+        """ValueError where the benchmark cannot be searched under this budget."""
+        if self.seconds is None and self.queries is None:
+            raise ValueError("budget: none given; pass seconds or queries")
+        if self.queries is not None and self.queries < 1:
+            raise ValueError(f"queries: {self.queries} is below one query")
+        if self.seconds is None:
+            return
+        if not self.seconds > 0 or math.isinf(self.seconds):
+            raise ValueError(f"seconds: {self.seconds} is no budget; give a positive number")
+        if not benchmark.has_times:
+            raise ValueError(
+                f"seconds: {benchmark.name} knows no times; give a number of queries instead"
+            )
+        rows = np.arange(len(benchmark.cells))
+        answers = benchmark.query(rows, np.zeros_like(rows), benchmark.fidelities[0])
+        if self.seconds < (cheapest := float(answers.seconds.min())):
+            raise ValueError(
+                f"seconds: {self.seconds:g} is below one query of {benchmark.name}, "
+                f"{cheapest:.0f} s at least"
+            )
+
+
+def search(
+    benchmark: Benchmark,
+    method: str,
+    *,
+    seeds: Sequence[int] | range,
+    seconds: float | None = None,
+    queries: int | None = None,
+    recipe: SearchRecipe | str = "best",
+    embeddings: EmbeddingTable | None = None,
+    device: str | torch.device = "cpu",
+    out: str | Path | None = None,
+    progress: bool = False,
+) -> Trace:
+    """Run one method on a benchmark from every seed and return the trace of all queries.
+
+    Args:
+        method: a name of `methods.METHODS`.
+        seeds: of the searches, distinct, >= 0.
+        seconds, queries: the budget of each search; see `Budget`.
+        recipe: of the method, a preset's name or a `SearchRecipe`.
+        embeddings: vectors of at least the pool's cells, in any order; arch2vec methods need them.
+        out: a directory. Groups of 50 seeds are written there as they end; the same call
+            goes on where an interrupted one stopped and returns what an uninterrupted one would.
+        progress: a line on standard error.
+
+    Returns:
+        The `Trace`; also at `out`/trace.parquet.
+
+    Raises:
+        ValueError: one line, for an impossible budget, a method that needs what is not there,
+            embeddings of another space, or an `out` that holds another search.
+
+    Deterministic in the arguments: a seed's trace does not depend on the other seeds.
+    """
+    chosen = SearchRecipe.get(recipe, benchmark.space.name) if isinstance(recipe, str) else recipe
+    budget = Budget(seconds=seconds, queries=queries)
+    budget.check(benchmark)
+    numbers = _check_seeds(seeds)
+    vectors = None if embeddings is None else align(embeddings, benchmark)
+    metadata = _describe(benchmark, method, chosen, budget, vectors)
+    folder = None if out is None else _Folder(Path(out), metadata, numbers)
+    if folder is not None and folder.trace.exists():
+        return Trace.load(folder.trace)
+
+    parts = []
+    with Progress(f"{method} on {benchmark.name}", "seeds", len(numbers), enabled=progress) as bar:
+        for start in range(0, len(numbers), _GROUP):
+            group = numbers[start : start + _GROUP]
+            part = None if folder is None else folder.load(start)
+            if part is None:
+                problem = SearchProblem(
+                    benchmark=benchmark,
+                    seeds=group,
+                    recipe=chosen,
+                    embeddings=vectors,
+                    device=check_device(device),
+                )
+                columns = run_group(methods.create(method, problem), problem, budget)
+                part = Trace(
+                    method=method,
+                    recipe=chosen.name,
+                    benchmark=benchmark.name,
+                    columns=columns,
+                    cells=benchmark.cells.codes[columns["row"]],
+                    metadata=metadata,
+                )
+                if folder is not None:
+                    folder.save(start, part)
+            parts.append(part)
+            bar.update(start + len(group))
+    trace = Trace.concat(parts)
+    if folder is not None:
+        folder.finish(trace)
+    return trace
+
+
+def run_group(
+    searcher: Searcher, problem: SearchProblem, budget: Budget
+) -> dict[str, NDArray[Any]]:
+    """Ask and tell until every search has spent its budget; the columns of the trace."""
+    benchmark, seeds = problem.benchmark, problem.seeds
+    longest = benchmark.fidelities[-1]
+    elapsed, count = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
+    most_seconds = math.inf if budget.seconds is None else budget.seconds
+    most_queries = math.inf if budget.queries is None else budget.queries
+    active = np.ones(len(seeds), np.bool_)
+    made: list[tuple[NDArray[Any], ...]] = []
+    while active.any():
+        rows, fidelity = searcher.ask(active)
+        rewards = np.full(rows.shape, np.nan)
+        active &= (rows >= 0).any(1)
+        for column in range(rows.shape[1]):  # one query after another: budgets end in mid-round
+            going = active & (elapsed < most_seconds) & (count < most_queries)
+            asking = np.flatnonzero(going & (rows[:, column] >= 0))
+            asked = rows[asking, column]
+            epochs = np.full(len(asked), longest)
+            if fidelity is not None:
+                epochs = fidelity[asking, column]
+            validation, seconds = _query(benchmark, asked, seeds[asking], epochs)
+            made.append((seeds[asking], count[asking], asked, epochs, seconds, validation))
+            rewards[asking, column] = validation
+            elapsed[asking] += np.nan_to_num(seconds)
+            count[asking] += 1
+        searcher.tell(rows, rewards)
+        active &= (elapsed < most_seconds) & (count < most_queries)
+    columns = (np.concatenate(column) for column in zip(*made))
+    return complete(benchmark, *columns)
+
+
+def _query(
+    benchmark: Benchmark,
+    rows: NDArray[np.int64],
+    seeds: NDArray[np.int64],
+    epochs: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    validation, seconds = np.empty(len(rows)), np.empty(len(rows))
+    for length in np.unique(epochs):
+        where = epochs == length
+        validation[where], seconds[where] = benchmark.query(rows[where], seeds[where], int(length))
+    return validation, seconds
+
+
+def align(embeddings: EmbeddingTable, benchmark: Benchmark) -> EmbeddingTable:
+    """The vectors of the benchmark's pool, in its order, found by the cells stored with them.
+
+    Raises ValueError where the table is of another space or lacks cells of the pool.
+    """
+    cells, pool = embeddings.cells, benchmark.cells
+    if cells.layout != pool.layout:
+        raise ValueError(
+            f"embeddings: are of cells of {cells.layout.num_nodes} nodes and "
+            f"{cells.layout.num_op_types} operation types, not of {benchmark.space.name}"
+        )
+    if cells == pool:
+        return embeddings
+    both, inverse = np.unique(
+        np.concatenate((cells.codes, pool.codes)), axis=0, return_inverse=True
+    )
+    place = np.full(len(both), -1, np.int64)
+    place[inverse.ravel()[: len(cells)]] = np.arange(len(cells))
+    rows = place[inverse.ravel()[len(cells) :]]
+    if (missing := np.flatnonzero(rows < 0)).size:
+        raise ValueError(
+            f"embeddings: hold no vector for {len(missing):,} of the {len(pool):,} cells of "
+            f"{benchmark.name} (row {missing[0]} first); embed the whole space"
+        )
+    return EmbeddingTable(
+        vectors=np.ascontiguousarray(embeddings.vectors[rows]),
+        cells=pool,
+        metadata=embeddings.metadata,
+    )
+
+
+def _check_seeds(seeds: Sequence[int] | range) -> NDArray[np.int64]:
+    numbers = np.array(list(seeds))
+    if not len(numbers) or numbers.dtype.kind != "i" or numbers.ndim != 1 or numbers.min() < 0:
+        raise ValueError("seeds: expected one or more integers >= 0, e.g. range(500)")
+    if len(np.unique(numbers)) != len(numbers):
+        raise ValueError("seeds: some are given twice; give distinct ones")
+    return np.sort(numbers.astype(np.int64))
+
+
+def _describe(
+    benchmark: Benchmark,
+    method: str,
+    recipe: SearchRecipe,
+    budget: Budget,
+    embeddings: EmbeddingTable | None,
+) -> dict[str, Any]:
+    from arch2vec_fast import __version__
+
+    source = None
+    if embeddings is not None:
+        digest = hashlib.sha256(embeddings.vectors.tobytes()).hexdigest()[:16]
+        source = {**embeddings.metadata, "dim": embeddings.vectors.shape[1], "sha256": digest}
+    return {
+        "title": methods.get(method).title,
+        "space": benchmark.space.name,
+        "reward": benchmark.reward,
+        "noise": getattr(benchmark, "noise", None),
+        "pool": len(benchmark.cells),
+        "ceiling": benchmark.ceiling._asdict(),
+        "budget": {"seconds": budget.seconds, "queries": budget.queries},
+        "recipe_fields": recipe.to_dict(),
+        "embeddings": source,
+        "version": __version__,
+    }
+
+
+class _Folder:
+    """The directory of a study: its settings, a part for each finished group, then the trace."""
+
+    def __init__(self, path: Path, metadata: dict[str, Any], seeds: NDArray[np.int64]) -> None:
+        self._path = path
+        self.trace = path / _TRACE
+        config = {**metadata, "seeds": seeds.tolist()}
+        path.mkdir(parents=True, exist_ok=True)
+        if (path / _CONFIG).exists():
+            kept = read_json(path / _CONFIG)
+            keys = {*kept, *config} - {"version"}  # a finished study outlives the release
+            odd = sorted(key for key in keys if kept.get(key) != config.get(key))
+            if odd:
+                raise ValueError(
+                    f"out: {path} holds another search (its {', '.join(odd)} differ); "
+                    "choose another directory"
+                )
+        elif any(path.iterdir()):
+            raise ValueError(f"out: {path} is not empty and holds no search; choose another")
+        else:
+            write_json(path / _CONFIG, config)
+
+    def _part(self, start: int) -> Path:
+        return self._path / f"part-{start:06}.parquet"
+
+    def load(self, start: int) -> Trace | None:
+        return Trace.load(self._part(start)) if self._part(start).exists() else None
+
+    def save(self, start: int, part: Trace) -> None:
+        part.save(self._part(start))
+
+    def finish(self, trace: Trace) -> None:
+        trace.save(self.trace)
+        for part in self._path.glob("part-*.parquet"):
+            part.unlink()
