@@ -171,6 +171,75 @@ def evaluate(
 
 
 @app.command()
+def search(
+    benchmark: Annotated[
+        str, typer.Argument(metavar="BENCHMARK", help="A name that `benchmarks` lists.")
+    ],
+    method: Annotated[str, typer.Option(help="A name that `methods` lists.")] = "arch2vec-bo",
+    embeddings: Annotated[
+        Path | None, typer.Option(help="File of `embed`; arch2vec methods search in it.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Searches, from seeds first, first + 1, ...")] = 10,
+    first_seed: Annotated[int, typer.Option(help="The first of the seeds.")] = 0,
+    budget_seconds: Annotated[
+        float | None, typer.Option(help="Training time a search may spend.")
+    ] = None,
+    queries: Annotated[int | None, typer.Option(help="Cells a search may query.")] = None,
+    recipe: Annotated[str, typer.Option(help="best, released or paper.")] = "best",
+    noise: Annotated[
+        str, typer.Option(help="A query returns the 'mean' of runs, or one 'run' drawn by seed.")
+    ] = "mean",
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of tables.", show_default="$ARCH2VEC_DATA")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory.", show_default="searches/BENCHMARK/METHOD-RECIPE"),
+    ] = None,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Search a benchmark from many seeds; leave a trace of every query.
+
+    An interrupted search goes on with the same command. Traces are Parquet,
+    one row a query; `report` draws them.
+
+    Examples:
+
+    arch2vec-fast search nasbench201-cifar10 --method evolution --seeds 500 --budget-seconds 12000
+
+    arch2vec-fast search nasbench201-cifar10 --embeddings embeddings.safetensors --queries 100
+    """
+    from arch2vec_fast.cli.search import search_command
+
+    search_command(
+        benchmark,
+        method,
+        embeddings_file=embeddings,
+        seeds=range(first_seed, first_seed + seeds),
+        budget_seconds=budget_seconds,
+        queries=queries,
+        recipe=recipe,
+        noise=noise,
+        data=data,
+        out=out,
+        device=device,
+        as_json=json,
+    )
+
+
+@app.command()
+def methods(json: Json = False) -> None:
+    """List the methods of `search`.
+
+    Example: arch2vec-fast methods
+    """
+    from arch2vec_fast.cli.search import methods_command
+
+    methods_command(as_json=json)
+
+
+@app.command()
 def spaces(
     name: Annotated[
         str | None, typer.Argument(metavar="[SPACE]", help="Describe one space.")

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `search` and `methods` do."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from arch2vec_fast.cli.console import people, percent, write_document
+
+
+def search_command(
+    benchmark_name: str,
+    method: str,
+    *,
+    embeddings_file: Path | None,
+    seeds: range,
+    budget_seconds: float | None,
+    queries: int | None,
+    recipe: str,
+    noise: str,
+    data: Path | None,
+    out: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Search, then say what was found beside what could be found."""
+    from arch2vec_fast import benchmarks
+    from arch2vec_fast.cli.commands import check_writable
+    from arch2vec_fast.embeddings import EmbeddingTable
+    from arch2vec_fast.search import methods, search
+
+    methods.get(method)
+    benchmark = benchmarks.get(benchmark_name, data=data, noise=noise)
+    out = out or Path("searches") / benchmark.name / f"{method}-{recipe}"
+    check_writable(out)
+    began = time.monotonic()
+    try:
+        trace = search(
+            benchmark,
+            method,
+            seeds=seeds,
+            seconds=budget_seconds,
+            queries=queries,
+            recipe=recipe,
+            embeddings=None if embeddings_file is None else EmbeddingTable.load(embeddings_file),
+            device=device,
+            out=out,
+            progress=True,
+        )
+    except KeyboardInterrupt:
+        people(stderr=True).print(
+            f"\nStopped; finished seeds are kept in {escape(str(out))}. "
+            "Go on with the same command.",
+            soft_wrap=True,
+        )
+        raise typer.Exit(130) from None
+    last = np.array([rows.stop - 1 for _, rows in trace.searches()])
+    document = {
+        "benchmark": benchmark.name,
+        "reward": benchmark.reward,
+        "method": method,
+        "recipe": trace.recipe,
+        "seeds": len(last),
+        "queries": float((trace["query"][last] + 1).mean()),
+        "validation": _spread(trace["incumbent"][last]),
+        "test": _spread(trace["incumbent_test"][last]),
+        "regret": _spread(trace["regret"][last]),
+        "ceiling": benchmark.ceiling._asdict(),
+        "seconds": round(time.monotonic() - began, 3),
+        "trace": str(out / "trace.parquet"),
+    }
+    if as_json:
+        write_document(document)
+    else:
+        _print(document)
+
+
+def _spread(values: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, float | None]:
+    """Mean, standard deviation over seeds and standard error of the mean."""
+    deviation = float(values.std(ddof=1)) if len(values) > 1 else None
+    error = None if deviation is None else deviation / len(values) ** 0.5
+    return {"mean": float(values.mean()), "std": deviation, "standard_error": error}
+
+
+def _print(document: dict[str, Any]) -> None:
+    console = people()
+    table = Table(
+        title=f"{document['method']} ({document['recipe']}) on {document['benchmark']}, "
+        f"{document['seeds']} seeds, {document['queries']:.1f} queries a seed (%)",
+        title_justify="left",
+    )
+    for header in ("", "mean", "std over seeds", "standard error", "ceiling"):
+        table.add_column(header, justify="right" if header else "left")
+    ceiling = document["ceiling"]
+    limits = {"validation": ceiling["validation"], "test": ceiling["test_of_pick"], "regret": None}
+    for name, limit in limits.items():
+        shares = (*document[name].values(), limit)
+        table.add_row(f"{name} of the pick" if name == "test" else name, *map(percent, shares))
+    console.print(table)
+    console.print(
+        f"[dim]reward: {escape(document['reward'])}; ceiling of test: the cell with the best "
+        f"reward; best test accuracy of the pool {percent(ceiling['test'])}[/]"
+    )
+    console.print(
+        f"trace: {escape(document['trace'])}, {document['seconds']:.1f} s", soft_wrap=True
+    )
+
+
+def methods_command(*, as_json: bool) -> None:
+    """List the methods."""
+    from arch2vec_fast.search import METHODS
+
+    if as_json:
+        write_document(
+            {
+                name: {
+                    "title": method.title,
+                    "summary": method.summary,
+                    "needs_embeddings": method.needs_embeddings,
+                    "needs_fidelities": method.needs_fidelities,
+                }
+                for name, method in METHODS.items()
+            }
+        )
+        return
+    table = Table(box=None)
+    for header in ("method", "needs", "what it does"):
+        table.add_column(header)
+    for name, method in METHODS.items():
+        needs = "embeddings" if method.needs_embeddings else ""
+        needs = "fidelities" if method.needs_fidelities else needs
+        table.add_row(name, needs, f"{method.title}: {method.summary}")
+    people().print(table)
