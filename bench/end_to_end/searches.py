@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole studies: many seeds of one method on a benchmark, as `search` runs them, and what they find.
+"""Whole studies: many seeds of a method on a benchmark, as `search` runs them, and what they find.
 
     python -m bench.end_to_end.searches --embeddings nb201.safetensors --out FILE
     python -m bench.end_to_end.searches --embeddings nb101.safetensors --benchmark nasbench101 \\
