@@ -62,9 +62,7 @@ def find(name: str, *, data: str | Path | None = None) -> Place | None:
     return None
 
 
-def get(
-    name: str, *, data: str | Path | None = None, noise: Literal["mean", "run"] = "mean"
-) -> TableBenchmark:
+def get(name: str, *, data: str | Path | None = None, noise: str = "mean") -> TableBenchmark:
     """The benchmark called `name`.
 
     | name | a query returns |
@@ -95,7 +93,7 @@ def get(
     return with_noise(npz.read_npz(name, place.path), noise)
 
 
-def _from_file(name: str, path: Path, noise: Literal["mean", "run"]) -> TableBenchmark:
+def _from_file(name: str, path: Path, noise: str) -> TableBenchmark:
     bench = read_table(path, noise=noise)
     if bench.name != name:
         raise ValueError(f"data: {path} is a table of {bench.name}, not of {name}; name it so")

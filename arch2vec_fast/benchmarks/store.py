@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ def write_table(path: str | Path, bench: TableBenchmark) -> None:
     write_tensors(Path(path), {"codes": bench.cells.to_torch(), **tensors}, metadata)
 
 
-def read_table(path: str | Path, *, noise: Literal["mean", "run"] = "mean") -> TableBenchmark:
+def read_table(path: str | Path, *, noise: str = "mean") -> TableBenchmark:
     """Read a file of `write_table`.
 
     noise: as `TableBenchmark`; where the file holds several runs, `reward` says which of them
@@ -88,18 +88,20 @@ def read_table(path: str | Path, *, noise: Literal["mean", "run"] = "mean") -> T
     return with_noise(bench, noise)
 
 
-def with_noise(bench: TableBenchmark, noise: Literal["mean", "run"]) -> TableBenchmark:
+def with_noise(bench: TableBenchmark, noise: str) -> TableBenchmark:
     """`bench` under a choice of noise; with several runs its reward says which of them answer.
 
     The text is made of two entries of the metadata: `quantity`, e.g. "validation accuracy after
-    108 epochs", and `runs`, e.g. "3 runs".
+    108 epochs", and `runs`, e.g. "3 runs". Raises ValueError for another noise.
     """
+    if noise not in ("mean", "run"):
+        raise ValueError(f"noise: {noise!r} is neither 'mean' nor 'run'")
     reward = bench.reward
     if bench.validation.shape[2] > 1 and {"quantity", "runs"} <= set(bench.metadata):
         runs = bench.metadata["runs"]
         which = f"mean of {runs}" if noise == "mean" else f"one of {runs}, drawn by seed"
         reward = f"{bench.metadata['quantity']}, {which}"
-    return replace(bench, noise=noise, reward=reward)
+    return replace(bench, noise=cast("Literal['mean', 'run']", noise), reward=reward)
 
 
 def _build(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> TableBenchmark:
