@@ -43,6 +43,12 @@ METHODS: dict[str, Method] = {
         title="Local search",
         summary="all neighbours, move to the best, restart at an optimum (White et al. 2021)",
     ),
+    "arch2vec-rl": Method(
+        factory="arch2vec_fast.search.reinforce:LatentReinforce",
+        title="arch2vec-RL",
+        summary="REINFORCE with an LSTM that walks through the embeddings (Yan et al. 2020)",
+        needs_embeddings=True,
+    ),
 }
 
 

@@ -36,8 +36,10 @@ class SearchRecipe:
             every `episode_length` cells.
         returns: `discounted` in reverse time with `discount`, or `rewards` as they came (what the
             released code does after computing the former).
-        baseline: subtracted from returns; None: the running mean of rewards.
+        baseline: subtracted from returns; None: the episode's mean of them.
         skip_nearest: never take the nearest neighbour, but the next; released on NAS-Bench-201.
+        shuffled_pool: with `released_draws`, the pool is shuffled before the start is drawn;
+            released on NAS-Bench-201.
     Evolution
         population, tournament: cells alive, and cells drawn to find a parent.
     Supervised counterparts
@@ -64,6 +66,7 @@ class SearchRecipe:
     discount: float = 0.8
     baseline: float | None = 0.95
     skip_nearest: bool = False
+    shuffled_pool: bool = False
     population: int = 100
     tournament: int = 10
     evaluate_in_train_mode: bool = False
@@ -116,13 +119,26 @@ class SearchRecipe:
         if space != "nasbench201":
             return recipe
         return replace(
-            recipe, batch_size=1, target=1.0, discount=0.4, baseline=0.4, skip_nearest=True
+            recipe,
+            batch_size=1,
+            target=1.0,
+            discount=0.4,
+            baseline=0.4,
+            skip_nearest=True,
+            shuffled_pool=True,
         )
 
     @classmethod
     def best(cls, space: str | None = None) -> SearchRecipe:
         """The measured winner (`docs/results.md`)."""
-        return replace(cls.paper(space), name="best", surrogate="gp", target=None, baseline=None)
+        return replace(
+            cls.paper(space),
+            name="best",
+            surrogate="gp",
+            target=None,
+            returns="rewards",
+            baseline=None,
+        )
 
     @classmethod
     def get(cls, name: str, space: str | None = None) -> SearchRecipe:

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""arch2vec-RL: REINFORCE with an LSTM policy that walks through the embeddings.
+
+The policy sees the embedding of the cell it stands on and proposes a point of the latent space; the
+nearest unvisited cell is queried and becomes the next state. After each episode the policy takes
+one step up the policy gradient,
+
+    -1/T sum_t log N(action_t; mean_t, I) advantage_t -> min.
+
+Source: Yan et al. 2020, section 3.3. What the released code does otherwise is a field of
+`SearchRecipe` each (`docs/semantics.md`).
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from arch2vec_fast.embeddings import EmbeddingTable
+from arch2vec_fast.index import LatentIndex, VisitedSet, build_index
+from arch2vec_fast.search.base import Proposals, SearchProblem
+from arch2vec_fast.search.policy import LstmPolicy
+from arch2vec_fast.search.recipes import SearchRecipe
+
+__all__ = ["Agent", "LatentReinforce", "advantages", "nearest_rows", "start_rows"]
+
+
+class LatentReinforce:
+    """S arch2vec-RL searches in lock-step, a `Searcher`; one cell a round.
+
+    The start is drawn uniformly; it is marked visited but not queried, as in the released code. A
+    cell is never proposed twice. A search that has visited the whole pool ends.
+
+    Raises ValueError where the problem has no embeddings, or they are not those of its pool.
+    """
+
+    def __init__(self, problem: SearchProblem) -> None:
+        recipe = problem.recipe
+        vectors = torch.from_numpy(require_embeddings(problem).vectors)
+        self._recipe = recipe
+        self._vectors = vectors
+        self._index = build_index(vectors)
+        self._visited = VisitedSet(len(vectors), rows=len(problem.seeds))
+        self._agents = [Agent(int(seed), vectors.shape[1], recipe) for seed in problem.seeds]
+        self._rows = start_rows(problem)
+        self._visited.visit(self._rows)
+
+    def ask(self, active: NDArray[np.bool_]) -> Proposals:
+        """One unvisited row of each active search, [S, 1]."""
+        actions = torch.zeros(len(self._agents), self._vectors.shape[1])
+        for s in np.flatnonzero(active):
+            actions[s] = self._agents[s].act(self._vectors[self._rows[s]])
+        found = nearest_rows(
+            self._index, actions, self._visited, skip_nearest=self._recipe.skip_nearest
+        )
+        rows = np.where(active, found.numpy(), -1)
+        self._visited.visit(rows)
+        self._rows = np.where(rows >= 0, rows, self._rows)
+        return Proposals(rows[:, None])
+
+    def tell(self, rows: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
+        """Rewards [S, 1] of the last `ask`; a NaN leaves a search as it is."""
+        for agent, reward in zip(self._agents, rewards[:, 0]):
+            if not np.isnan(reward):
+                agent.observe(float(reward))
+
+
+class Agent:
+    """The policy of one search with the noise and the rewards of its current episode."""
+
+    def __init__(self, seed: int, dim: int, recipe: SearchRecipe) -> None:
+        self._recipe = recipe
+        self._generator = torch.Generator().manual_seed(seed)
+        self._policy = LstmPolicy(
+            dim,
+            recipe.policy_hidden,
+            learning_rate=recipe.policy_learning_rate,
+            generator=self._generator,
+        )
+        self._dim = dim
+        self._noise: list[Tensor] = []
+        self._rewards: list[float] = []
+
+    def act(self, state: Tensor) -> Tensor:
+        """An action [D] drawn in a state [D]."""
+        noise = torch.empty(self._dim).normal_(generator=self._generator)
+        self._noise.append(noise)
+        return self._policy.forward(state) + noise
+
+    def observe(self, reward: float) -> Tensor | None:
+        """The reward of the last action. At the end of an episode the policy learns.
+
+        Returns the loss's gradient in the episode's states, [T, D], where one ended.
+        """
+        self._rewards.append(reward)
+        if len(self._rewards) < self._recipe.episode_length:
+            return None
+        weights = advantages(self._rewards, self._recipe)
+        # log N(action; mean, I) grows in the mean by the noise
+        noise = torch.stack(self._noise)
+        gradient = self._policy.learn(-noise * weights[:, None] / len(weights))
+        self._noise.clear()
+        self._rewards.clear()
+        return gradient
+
+
+def advantages(rewards: list[float], recipe: SearchRecipe) -> Tensor:
+    """What the log-probabilities of an episode's T actions are weighted with, float32 [T]."""
+    returns = torch.tensor(rewards)
+    if recipe.returns == "discounted":
+        for t in reversed(range(len(rewards) - 1)):
+            returns[t] += recipe.discount * returns[t + 1]
+    baseline = returns.mean() if recipe.baseline is None else recipe.baseline
+    return returns - baseline
+
+
+def nearest_rows(
+    index: LatentIndex, actions: Tensor, visited: VisitedSet, *, skip_nearest: bool
+) -> Tensor:
+    """The unvisited row next to each action [S, D], int64 [S]; -1 where there is none.
+
+    skip_nearest: leave out the nearest of all rows, whether visited or not.
+    """
+    if not skip_nearest:
+        return index.nearest(actions, 1, visited=visited).indices[:, 0]
+    nearest = index.nearest(actions, 1).indices[:, 0]
+    first, second = index.nearest(actions, 2, visited=visited).indices.unbind(1)
+    return torch.where(first == nearest, second, first)
+
+
+def start_rows(problem: SearchProblem) -> NDArray[np.int64]:
+    """Where each search begins, a row of the pool each, int64 [S].
+
+    released_draws: as the released code has it, from Python's generator: a number below Q, of the
+    pool as it is or, on NAS-Bench-201, of the pool shuffled under the same seed. (That code draws
+    from 0..Q and dies at Q, row 14 of `docs/semantics.md`; we draw again.)
+    """
+    count = len(problem.benchmark.cells)
+    if not problem.recipe.released_draws:
+        return np.array([g.integers(count) for g in problem.generators("start")], np.int64)
+    return np.array([_released_start(int(seed), count, problem) for seed in problem.seeds])
+
+
+def _released_start(seed: int, count: int, problem: SearchProblem) -> int:
+    order = list(range(count))
+    if problem.recipe.shuffled_pool:
+        random.Random(seed).shuffle(order)
+    generator = random.Random(seed)
+    while (start := generator.randint(0, count)) == count:
+        pass
+    return order[start]
+
+
+def require_embeddings(problem: SearchProblem) -> EmbeddingTable:
+    """The embeddings of a problem whose method needs them; checks that they are of its pool."""
+    table, pool = problem.embeddings, problem.benchmark.cells
+    if table is None:
+        raise ValueError("embeddings: none given, but this method searches in them; pass a table")
+    if len(table) != len(pool):
+        raise ValueError(
+            f"embeddings: {len(table)} vectors for the {len(pool)} cells of "
+            f"{problem.benchmark.name}; embed its cells"
+        )
+    if table.cells != pool:
+        raise ValueError(
+            f"embeddings: are of other cells than those of {problem.benchmark.name}, or in "
+            "another order; embed its cells"
+        )
+    return table
