@@ -32,6 +32,7 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .cards span { color: var(--soft); font-size: 14px }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr));
   gap: 12px }
+.plots .plot:last-child:nth-child(odd) { grid-column: 1 / -1 }
 .plot { min-height: 320px; min-width: 0 } .plot.tall { min-height: 560px }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-size: 15px;
@@ -39,7 +40,8 @@ table { border-collapse: collapse; width: 100%; font-size: 15px;
 caption { text-align: left; color: var(--soft); padding: 0 0 8px; font-size: 14px }
 th, td { padding: 7px 12px 7px 0; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap }
-th { font-weight: 600 } thead th { color: var(--soft); font-size: 13px }
+th { font-weight: 600 }
+thead th { color: var(--soft); font-size: 13px; white-space: normal; vertical-align: bottom }
 th:first-child, td:first-child, table.facts td { text-align: left }
 table.facts td { white-space: normal; overflow-wrap: anywhere }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; margin: 16px 0 0;
@@ -61,6 +63,12 @@ svg.cell { display: block; flex: none; color: var(--ink) }
   list-style: none; font-size: 14px; color: var(--soft) }
 .legend i { display: inline-block; width: 13px; height: 13px; border-radius: 4px;
   margin-right: 6px; vertical-align: -1px }
+.series { display: flex; flex-wrap: wrap; gap: 6px 8px; margin: 12px 0 8px; align-items: center }
+.series button, .series label { font: inherit; font-size: 14px; color: var(--ink); cursor: pointer;
+  background: none; border: 1px solid var(--line); border-radius: 99px; padding: 2px 12px 2px 9px }
+.series button[aria-pressed="false"] { opacity: .4; text-decoration: line-through }
+.series label { margin-left: auto; color: var(--soft) }
+.series svg { margin-right: 7px; vertical-align: 3px }
 pre { background: var(--chip); border-radius: 10px; padding: 12px 14px; overflow-x: auto;
   font-size: 13.5px } summary { cursor: pointer; font-weight: 600; margin: 6px 0 }
 footer { color: var(--soft); font-size: 13px; padding: 4px 0 40px }
@@ -69,6 +77,7 @@ footer { color: var(--soft); font-size: 13px; padding: 4px 0 40px }
 # Colours come from the page's own variables, so plots follow the light or dark scheme.
 SCRIPT = """
 const facts = JSON.parse(document.getElementById('facts').textContent);
+const hidden = new Set();
 function draw() {
   const style = getComputedStyle(document.documentElement);
   const ink = style.getPropertyValue('--ink').trim();
@@ -76,15 +85,28 @@ function draw() {
   const line = style.getPropertyValue('--line').trim();
   for (const plot of facts.plots) {
     const layout = structuredClone(plot.layout);
+    const logarithmic = document.getElementById(plot.toggle)?.checked;
+    for (const [axis, change] of Object.entries((logarithmic ? plot.log : plot.linear) ?? {}))
+      Object.assign(layout[axis], change);
+    const data = plot.data.map(trace => ({ ...trace, visible: !hidden.has(trace.legendgroup) }));
     Object.assign(layout, { paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
       font: { color: ink, family: 'system-ui, sans-serif', size: 13 },
       modebar: { bgcolor: 'rgba(0,0,0,0)', color: soft, activecolor: ink } });
     for (const name of Object.keys(layout).filter(key => /axis/.test(key)))
       Object.assign(layout[name], { gridcolor: line, zerolinecolor: line, linecolor: line });
-    Plotly.react(plot.id, plot.data, layout, { responsive: true, displaylogo: false,
+    Plotly.react(plot.id, data, layout, { responsive: true, displaylogo: false,
       displayModeBar: plot.id === 'map' ? 'hover' : false });
   }
 }
+for (const box of document.querySelectorAll('.series input')) box.addEventListener('change', draw);
+for (const button of document.querySelectorAll('.series button'))
+  button.addEventListener('click', () => {
+    const key = button.dataset.series;
+    hidden.delete(key) || hidden.add(key);
+    for (const other of document.querySelectorAll('.series button'))
+      if (other.dataset.series === key) other.setAttribute('aria-pressed', !hidden.has(key));
+    draw();
+  });
 draw();
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
 """
@@ -179,3 +201,21 @@ def colour_legend(pairs: Iterable[tuple[str, str]]) -> str:
         f'<li><i style="background:{colour}"></i>{escape(name)}</li>' for name, colour in pairs
     )
     return f'<ul class="legend" aria-label="Colours of operations">{inner}</ul>'
+
+
+def series_legend(
+    identifier: str, entries: Iterable[tuple[str, str, str, str]], *, toggle: str
+) -> str:
+    """Curves as buttons that show and hide them, and a box, checked, that plots may refer to.
+
+    entries: (key, name, colour, SVG dash array) of each; key is the `legendgroup` in the plots.
+    """
+    buttons = "".join(
+        f'<button type="button" data-series="{escape(key, quote=True)}" aria-pressed="true">'
+        '<svg width="26" height="4" aria-hidden="true"><line x1="0" y1="2" x2="26" y2="2" '
+        f'stroke="{colour}" stroke-width="3" stroke-dasharray="{dash}"/></svg>'
+        f"{escape(name)}</button>"
+        for key, name, colour, dash in entries
+    )
+    box = f'<label><input type="checkbox" id="{identifier}" checked/> {escape(toggle)}</label>'
+    return f'<div class="series">{buttons}{box}</div>'

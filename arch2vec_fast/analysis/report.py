@@ -97,7 +97,7 @@ def write_report(
         raise ValueError(
             f"projection: unknown method {projection!r}; choose one of {', '.join(METHODS)}"
         )
-    library = _plotly()
+    library = plotly_library()
     result = evaluation or evaluate(run, samples=samples, seed=seed, progress=progress)
     rng = np.random.default_rng(seed)
     subset = _subset(run, _TSNE_POINTS if projection == "tsne" else _MAP_POINTS, rng)
@@ -123,7 +123,8 @@ def write_report(
     return out
 
 
-def _plotly() -> str:
+def plotly_library() -> str:
+    """plotly's JavaScript, to be written into a page."""
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:

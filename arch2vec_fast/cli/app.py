@@ -272,24 +272,42 @@ def doctor(json: Json = False) -> None:
 
 @app.command()
 def report(
-    run: RunPath,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN | TRACES...",
+            help="A directory made by pretrain; or files or folders of search.",
+        ),
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="HTML file to write.", show_default="RUN/report.html")
+        Path | None,
+        typer.Option(help="HTML file to write.", show_default="RUN/report.html or report.html"),
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Of traces: a folder for the numbers, as CSV.")
     ] = None,
     samples: Samples = 10_000,
-    projection: Annotated[str, typer.Option(help="Of the map: pca or tsne.")] = "pca",
-    seed: Annotated[int, typer.Option(help="Of samples and choices of cells.")] = 0,
+    projection: Annotated[str, typer.Option(help="Of a run's map: pca or tsne.")] = "pca",
+    seed: Annotated[int, typer.Option(help="Of samples and choices of a run's cells.")] = 0,
     json: Json = False,
 ) -> None:
-    """Write a self-contained HTML report of a run.
+    """Write a self-contained HTML report of a run, or of searches compared.
 
-    Example: arch2vec-fast report runs/nasbench201-best-0 --out report.html
+    Of traces of any number of methods and benchmarks: regret against time and
+    queries with confidence bands, its distribution, Tables 2 and 3, cells found.
+
+    Examples:
+
+    arch2vec-fast report runs/nasbench201-best-0 --out report.html
+
+    arch2vec-fast report searches/nasbench201-cifar10 --out searches.html --csv numbers
     """
     from arch2vec_fast.cli.commands import report_command
 
     report_command(
-        run,
-        out or run / "report.html",
+        paths,
+        out,
+        csv=csv,
         samples=samples,
         projection=projection,
         seed=seed,

@@ -231,19 +231,37 @@ def evaluate_command(
 
 
 def report_command(
-    run_path: Path, out: Path, *, samples: int, projection: str, seed: int, as_json: bool
+    paths: list[Path],
+    out: Path | None,
+    *,
+    csv: Path | None,
+    samples: int,
+    projection: str,
+    seed: int,
+    as_json: bool,
 ) -> None:
-    """Write the HTML report."""
+    """Write the HTML report of a run, or of the traces of searches."""
     from arch2vec_fast.analysis.report import write_report
+    from arch2vec_fast.cli.search_report import compare_command
     from arch2vec_fast.pretrain import Run
+    from arch2vec_fast.pretrain.run import is_run
 
-    run = Run.load(run_path)
+    runs = [path for path in paths if is_run(path)]
+    if not runs:
+        compare_command(paths, out or Path("report.html"), csv=csv, as_json=as_json)
+        return
+    if len(paths) > 1:
+        raise ValueError(f"paths: {runs[0]} is a run of pretrain; give it alone, or traces only")
+    if csv is not None:
+        raise ValueError(f"csv: {runs[0]} is a run of pretrain; --csv is for traces of search")
+    out = out or runs[0] / "report.html"
+    run = Run.load(runs[0])
     warn_unfinished(run)
     check_writable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_report(run, out, samples=samples, projection=projection, seed=seed, progress=True)
     if as_json:
-        write_document({"run": str(run_path), "report": str(out), "bytes": out.stat().st_size})
+        write_document({"run": str(runs[0]), "report": str(out), "bytes": out.stat().st_size})
         return
     people().print(f"report: {escape(str(out))}", soft_wrap=True)
 

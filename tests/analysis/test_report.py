@@ -42,7 +42,7 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report")
     run = pretrain("nasbench101", "best", folder / "run", epochs=1, limit=800)
     patch = pytest.MonkeyPatch()
-    patch.setattr(report, "_plotly", lambda: "/* plotly */")
+    patch.setattr(report, "plotly_library", lambda: "/* plotly */")
     try:
         path = report.write_report(run, folder / "page" / "report.html", samples=100)
     finally:
@@ -103,7 +103,7 @@ def test_page_has_its_parts(html: str) -> None:
 
 def test_a_space_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a network behind the cells their size is the number of edges."""
-    monkeypatch.setattr(report, "_plotly", lambda: "")
+    monkeypatch.setattr(report, "plotly_library", lambda: "")
     names = ("input", "conv", "<pool>", "output")
     space = CellSpace(5, names, name="mine", max_edges=6, variable_size=True)
     run = pretrain(space, "best", tmp_path / "run", epochs=1, cells=space.sample(300, seed=0))

@@ -45,7 +45,7 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("spaces", "nasbench9"), "unknown space 'nasbench9'"),
         (("embed", "no-such-run"), "no-such-run is not a run directory"),
         (("evaluate", "no-such-run"), "no-such-run is not a run directory"),
-        (("report", "no-such-run"), "no-such-run is not a run directory"),
+        (("report", "no-such-run"), "no-such-run: no such file or folder"),
         (("table1", "--out", "t", "--methods", "gan"), "unknown method 'gan'"),
         (("table1", "--out", "t", "--spaces", "nb101"), "unknown space 'nb101'"),
         (("table1", "--out", "t", "--seeds", "0"), "seeds: 0"),
