@@ -23,7 +23,8 @@ LEVELS = [
     | {"_gin_train", "_gin_train_twin", "_philox"}
     | {"_checks_dngo", "_reference_dngo"},
     {"spaces", "_functional_dngo", "functional"},
-    {"_files", "_progress", "surrogates", "index", "embeddings", "models", "benchmarks"},
+    {"_files", "_processes", "_progress"}
+    | {"surrogates", "index", "embeddings", "models", "benchmarks"},
     {"pretrain", "search", "darts", "analysis"},
     {"cli", "compat"},
 ]

@@ -41,9 +41,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
         message = _message(error)
         if message is None or os.environ.get("ARCH2VEC_DEBUG") == "1":
             raise
-        print(f"arch2vec-fast: {message}", file=sys.stderr)
+        print(f"{_speaker()}: {message}", file=sys.stderr)
         return 2
     return code if isinstance(code, int) else 0
+
+
+def _speaker() -> str:
+    """The command's name, and among torchrun's processes which of them speaks."""
+    rank = os.environ.get("RANK", "0")
+    return "arch2vec-fast" if rank == "0" else f"arch2vec-fast (process {rank})"
 
 
 def _message(error: Exception) -> str | None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -26,8 +27,14 @@ Samples = Annotated[int, typer.Option(help="Latents to draw from the prior.")]
 
 
 @app.callback()
-def _root() -> None:
+def _root(context: typer.Context) -> None:
     """Pretrain on a cell space, embed its cells, and measure how good the embedding is."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ
+    if several and context.invoked_subcommand not in ("pretrain", "embed"):
+        raise ValueError(
+            f"torchrun: {context.invoked_subcommand} runs in one process; only pretrain and embed "
+            "take several, call it without torchrun"
+        )
 
 
 @app.command()
@@ -70,6 +77,8 @@ def pretrain(
     arch2vec-fast pretrain nasbench201 --recipe released --epochs 5 --out run
 
     arch2vec-fast pretrain darts --limit 200000 --out runs/darts
+
+    torchrun --nproc-per-node 2 -m arch2vec_fast.cli pretrain darts --device cuda
     """
     from arch2vec_fast.cli.commands import pretrain_command
 

@@ -34,6 +34,7 @@ def pretrain_command(
     """Train, then say where the run lies and how well it reconstructs."""
     from arch2vec_fast import spaces
     from arch2vec_fast._files import read_cells
+    from arch2vec_fast._processes import joined
     from arch2vec_fast.models import Recipe
     from arch2vec_fast.pretrain import Interrupted, pretrain
 
@@ -45,26 +46,31 @@ def pretrain_command(
     cells = None if cells_file is None else read_cells(cells_file, space.layout)
     began = time.monotonic()
     try:
-        run = pretrain(
-            space,
-            recipe,
-            out,
-            **overrides,
-            seed=seed,
-            device=device,
-            engine=engine,
-            cells=cells,
-            limit=limit,
-            resume=resume,
-            progress=True,
-        )
+        with joined(device) as processes:
+            run = pretrain(
+                space,
+                recipe,
+                out,
+                **overrides,
+                seed=seed,
+                device=device,
+                engine=engine,
+                cells=cells,
+                limit=limit,
+                resume=resume,
+                progress=True,
+            )
     except Interrupted:
+        if not processes.first:
+            raise typer.Exit(130) from None
         people(stderr=True).print(
             f"\nStopped; everything is saved in {escape(str(out))}. "
             "Go on with the same command and --resume.",
             soft_wrap=True,
         )
         raise typer.Exit(130) from None
+    if not processes.first:
+        return
     summary = summarise(run, time.monotonic() - began)
     if as_json:
         write_document(summary)

@@ -3,7 +3,8 @@
 
 Both change the model they are given in place, so its state dict is live, and both keep Adam's state
 in the form of `torch.optim.Adam`. They draw different random numbers and round differently: a run
-stays with the engine that it was started with.
+stays with the engine that it was started with. Where several processes share a run, `shared.py`
+takes the place of the fused engine.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from arch2vec_fast._checks import check_kernels
+from arch2vec_fast._processes import Processes
 from arch2vec_fast.functional import GinTrainBuffers, GinTrainConfig, gin_train
 from arch2vec_fast.models.dense import unpack
 from arch2vec_fast.models.gin_vae import AutoencoderBase, GinVae, Mlp
@@ -25,7 +27,9 @@ from arch2vec_fast.spaces import CellLayout
 ENGINES = ("auto", "fused", "eager")
 
 # Cells of one call of the fused step: about a second on two cores, so that Ctrl-C is heard.
-_CELLS_A_CALL = 32_768
+CELLS_A_CALL = 32_768
+# Sets seeds of processes apart from seeds of steps.
+_PROCESS_SEEDS = 0x5BF0_3635_1E6C_C10D
 
 
 class StepSums(NamedTuple):
@@ -82,13 +86,25 @@ def choose_engine(engine: str, recipe: Recipe) -> str:
 
 
 def build_engine(
-    name: str, model: AutoencoderBase, layout: CellLayout, codes: Tensor, seed: int
+    name: str,
+    model: AutoencoderBase,
+    layout: CellLayout,
+    codes: Tensor,
+    seed: int,
+    processes: Processes = Processes(),  # noqa: B008  (immutable)
 ) -> Engine:
-    """The engine called `name` for a model and the packed cells `codes` on its device."""
-    if name == "fused":
-        assert isinstance(model, GinVae)
+    """The engine called `name` for a model and the packed cells `codes` on its device.
+
+    processes: take each batch together, each process its share; they must hold equal models.
+    """
+    if name == "eager":
+        return EagerEngine(model, layout, codes, seed, processes)
+    assert isinstance(model, GinVae)
+    if processes.size == 1:
         return FusedEngine(model, layout, codes, seed)
-    return EagerEngine(model, layout, codes, seed)
+    from arch2vec_fast.pretrain.shared import SharedFusedEngine
+
+    return SharedFusedEngine(model, layout, codes, seed, processes)
 
 
 class FusedEngine:
@@ -104,14 +120,14 @@ class FusedEngine:
         self._codes = codes.contiguous()
         self._seed = torch.tensor([seed], device=codes.device)
         self._parameters = list(model.parameters())
-        self._norms = _norms_in_order(model)
+        self._norms = norms_in_order(model)
         self._buffers = GinTrainBuffers.zeros(self._config[True], device=codes.device)
         self._taken = 0
         self._adopt()
 
     @property
     def steps_a_call(self) -> int:
-        return max(1, _CELLS_A_CALL // self._batch_size)
+        return max(1, CELLS_A_CALL // self._batch_size)
 
     @torch.no_grad()
     def _adopt(self) -> None:
@@ -120,12 +136,7 @@ class FusedEngine:
         for parameter, view in zip(self._parameters, self._buffers.parameters[0].split(sizes)):
             view.copy_(parameter.flatten())
             parameter.data = view.view(parameter.shape)
-        for norm, running in zip(self._norms, self._buffers.running[0]):
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            running[0].copy_(norm.running_mean)
-            running[1].copy_(norm.running_var)
-            norm.running_mean, norm.running_var = running[0], running[1]
+        adopt_statistics(self._norms, self._buffers.running[0])
 
     def train(self, order: Tensor, step: int, rates: list[float], *, training: bool) -> StepSums:
         losses, moments = gin_train(
@@ -140,9 +151,7 @@ class FusedEngine:
         # Their storage is the buffers', their version counters are not.
         torch.autograd.graph.increment_version(self._parameters)
         if training:
-            for norm in self._norms:
-                assert norm.num_batches_tracked is not None
-                norm.num_batches_tracked += len(rates)
+            count_batches(self._norms, len(rates))
         cells = torch.full((len(rates), 1), self._batch_size, device=order.device)
         cells[-1] -= len(rates) * self._batch_size - len(order)
         # A gradient that is lost shows in the sums, even where the loss itself is still finite.
@@ -173,10 +182,16 @@ class EagerEngine:
     name = "eager"
 
     def __init__(
-        self, model: AutoencoderBase, layout: CellLayout, codes: Tensor, seed: int
+        self,
+        model: AutoencoderBase,
+        layout: CellLayout,
+        codes: Tensor,
+        seed: int,
+        processes: Processes = Processes(),  # noqa: B008  (immutable)
     ) -> None:
-        self._model, self._layout, self._codes, self._seed = model, layout, codes, seed
-        self._recipe = model.recipe
+        self._model, self._layout, self._codes = model, layout, codes
+        self._recipe, self._processes = model.recipe, processes
+        self._seed = process_seed(seed, processes.rank)
         self._adam = FlatAdam(
             model.parameters(),
             model.recipe.learning_rate,
@@ -196,14 +211,28 @@ class EagerEngine:
         self._model.train(training)
         sums = []
         for batch, rate in zip(order.split(self._recipe.batch_size), rates):
-            sums.append(self._step(self._codes[batch], step, rate))
+            self._adam.lr = rate
+            self._adam.zero_grad()
+            sums.append(self._share(batch, step))
+            self._adam.step(self._recipe.grad_clip)
             step += 1
-        losses, mu, mu2 = (torch.stack(parts).sum(0) for parts in zip(*sums))
-        return StepSums(losses, mu, mu2)
+        return add_up(sums, self._processes)
 
-    def _step(self, codes: Tensor, step: int, rate: float) -> StepSums:
+    def _share(self, batch: Tensor, step: int) -> StepSums:
+        """Leave the mean gradient of the batch, of which this process takes its share of cells."""
+        share = self._codes[batch[self._processes.share(len(batch))]]
+        if self._processes.size == 1:
+            return self._differentiate(share, step)
+        try:
+            sums = self._differentiate(share, step) if len(share) else self._nothing()
+        except FloatingPointError:  # the others must learn of it, not wait
+            self._adam.gradient.fill_(torch.nan)
+            sums = StepSums(*(torch.full_like(part, torch.nan) for part in self._nothing()))
+        self._processes.sum_(self._adam.gradient.mul_(len(share) / len(batch)))
+        return sums
+
+    def _differentiate(self, codes: Tensor, step: int) -> StepSums:
         torch.manual_seed(_mix(self._seed, step))
-        self._adam.lr = rate
         adjacency, node_ops = unpack(codes, self._layout)
         result = self._model(adjacency, node_ops)
         try:
@@ -212,18 +241,35 @@ class EagerEngine:
             if torch.isfinite(result.edge_logits).all() and torch.isfinite(result.mu).all():
                 raise
             raise FloatingPointError from None
-        self._adam.zero_grad()
         loss.backward()
-        self._adam.step(self._recipe.grad_clip)
         values = torch.stack([loss, *parts.values()]).detach().double()
         mu = result.mu.detach().double().flatten(1)
         return StepSums(values * len(codes), mu.sum(0), mu.pow(2).sum(0))
+
+    def _nothing(self) -> StepSums:
+        latents = self._layout.num_nodes * self._recipe.latent_dim
+        return no_sums(latents, self._codes.device)
 
     def optimizer_state(self) -> dict[str, Any]:
         return self._adam.state_dict()
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
         self._adam.load_state_dict(state)
+
+
+def no_sums(latents: int, device: torch.device) -> StepSums:
+    """The sums over no cells, N*D = latents."""
+    zeros = torch.zeros(4 + 2 * latents, dtype=torch.float64, device=device)
+    return StepSums(*zeros.split([4, latents, latents]))
+
+
+def add_up(sums: list[StepSums], processes: Processes) -> StepSums:
+    """The sums of some steps over the cells of all processes."""
+    parts = [torch.stack(part).sum(0) for part in zip(*sums)]
+    if processes.size > 1:
+        together = processes.sum_(torch.cat(parts))
+        parts = list(together.split([part.numel() for part in parts]))
+    return StepSums(*parts)
 
 
 def train_config(model: GinVae, layout: CellLayout, *, training: bool) -> GinTrainConfig:
@@ -251,7 +297,7 @@ def train_config(model: GinVae, layout: CellLayout, *, training: bool) -> GinTra
     )
 
 
-def _norms_in_order(model: GinVae) -> list[nn.BatchNorm1d]:
+def norms_in_order(model: GinVae) -> list[nn.BatchNorm1d]:
     """The batch norms in the order of execution."""
     norms: list[nn.BatchNorm1d] = []
     for mlp, outer in zip(model.mlps, model.batch_norms):
@@ -259,6 +305,29 @@ def _norms_in_order(model: GinVae) -> list[nn.BatchNorm1d]:
         assert isinstance(outer, nn.BatchNorm1d)
         norms += [*mlp.norm_layers(), outer]
     return norms
+
+
+@torch.no_grad()
+def adopt_statistics(norms: list[nn.BatchNorm1d], buffer: Tensor) -> None:
+    """Move the norms' running statistics into `buffer` [L*K,2,H], of which they become views."""
+    for norm, running in zip(norms, buffer):
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        running[0].copy_(norm.running_mean)
+        running[1].copy_(norm.running_var)
+        norm.running_mean, norm.running_var = running[0], running[1]
+
+
+def count_batches(norms: list[nn.BatchNorm1d], steps: int) -> None:
+    """What `nn.BatchNorm1d` counts in training."""
+    for norm in norms:
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked += steps
+
+
+def process_seed(seed: int, rank: int) -> int:
+    """Seed of a process's noise and dropout: the run's own for the first, others for the others."""
+    return seed if rank == 0 else _mix(seed ^ _PROCESS_SEEDS, rank)
 
 
 def _mix(seed: int, step: int) -> int:

@@ -49,19 +49,28 @@ class FlatAdam:
     def lr(self, value: float) -> None:
         self._adam.param_groups[0]["lr"] = value
 
+    @property
+    def values(self) -> Tensor:
+        """All parameters [P], those of the model being views of it; detached."""
+        return self._flat.data
+
+    @property
+    def gradient(self) -> Tensor:
+        """All gradients [P], which `step` reads; those of the parameters are views of it."""
+        assert self._flat.grad is not None
+        return self._flat.grad
+
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
-        assert self._flat.grad is not None
-        self._flat.grad.zero_()
+        self.gradient.zero_()
 
     def step(self, grad_clip: float) -> None:
         """Scale the gradients to a norm of at most `grad_clip`, then take one step.
 
         The norm is the norm of the parameters' norms, as `torch.nn.utils.clip_grad_norm_` has it.
         """
-        assert self._flat.grad is not None
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self._gradients, 2.0)), 2.0)
-        self._flat.grad.mul_(torch.clamp(grad_clip / (norm + 1e-6), max=1.0))
+        self.gradient.mul_(torch.clamp(grad_clip / (norm + 1e-6), max=1.0))
         self._adam.step()
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,7 +3,10 @@
 
 Every random number of step t is a function of (seed, t), and the order of batches one of
 (seed, epoch). A run resumed from any checkpoint therefore follows the trajectory of
-an uninterrupted one bit for bit (same device, same number of threads).
+an uninterrupted one bit for bit (same device, same number of threads and of processes).
+
+Several processes share a run as torch's DistributedDataParallel has it: each takes its share of
+every batch, gradients are averaged, so all hold the same model. The first one writes the directory.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +34,7 @@ from arch2vec_fast._files import (
     write_tensors,
     write_torch,
 )
+from arch2vec_fast._processes import Processes
 from arch2vec_fast._progress import Progress
 from arch2vec_fast.models.gin_vae import AutoencoderBase
 from arch2vec_fast.models.prior import LatentMoments
@@ -81,6 +85,13 @@ def pretrain(
     resume: go on with the run in `out`, which must have the same settings.
     checkpoint_seconds: how much time a kill may cost.
 
+    Where torch.distributed's default group is initialised, its processes train one model together;
+    all must make the same call. batch_size stays the size of the whole batch, of which each takes
+    its share. The gradient is the mean over the batch's cells and is clipped after that. Batch norm
+    sees the cells of its own process, and the running statistics of the first one are kept. Noise
+    differs between processes. `out` must be a directory that all of them see; device "cuda" is each
+    one's current GPU.
+
     Returns the finished `Run`. Raises ValueError on bad arguments, FloatingPointError if the loss
     stops being finite, `Interrupted` after Ctrl-C. Deterministic for a given device and thread
     count and engine. Costs about 5.1 MFLOP a NAS-Bench-101 cell and epoch.
@@ -98,15 +109,25 @@ def pretrain(
     recipe = replace(recipe, **overrides)
     device, out = check_device(device), Path(out)
     check_seed(seed)
+    processes = Processes.current(device)
     if resume:
         if not is_run(out):
             raise ValueError(f"resume: {out} holds no run; check out, or leave resume away")
         run = Run.load(out, space)
         _check_same(run, space, recipe, seed, engine, cells, limit)
     else:
-        if cells is None:
-            cells = _choose_cells(space, limit, seed)
-        run = Run.create(out, space, recipe, seed=seed, cells=cells, engine=engine)
+
+        def create() -> None:
+            Run.create(
+                *(out, space, recipe),
+                seed=seed,
+                cells=_choose_cells(space, limit, seed) if cells is None else cells,
+                engine=engine,
+                processes=processes.size,
+            )
+
+        processes.on_first(create)
+        run = Run.load(out, space)
     return train(run, device=device, progress=progress, checkpoint_seconds=checkpoint_seconds)
 
 
@@ -119,10 +140,11 @@ def train(
 ) -> Run:
     """Bring a run to its last epoch from wherever it stands. See `pretrain`."""
     device = check_device(device)
-    trainer = Trainer(run, device, checkpoint_seconds)
-    recipe = run.recipe
+    processes = Processes.current(device)
+    trainer = Trainer(run, device, checkpoint_seconds, processes)
+    recipe, progress = run.recipe, progress and processes.first
     with (
-        _stop_on_interrupt() as stop,
+        _stop_on_interrupt(once=processes.size == 1) as stop,
         Progress("pretraining", "cells", trainer.total_cells, enabled=progress) as bar,
         torch.random.fork_rng(),
     ):
@@ -132,14 +154,16 @@ def train(
         while trainer.epoch < recipe.epochs:
             for losses in trainer.steps():
                 bar.update(trainer.cells_done, loss=losses)
-                if stop():
+                if processes.any(stop()):
                     trainer.save()
+                    processes.wait()
                     raise Interrupted(
                         f"stopped at step {trainer.step}; everything is saved. Go on with "
                         f"--resume --out {run.path}"
                     )
             trainer.end_epoch()
         trainer.finish()
+        processes.wait()
     return Run.load(run.path, run.space)
 
 
@@ -158,21 +182,32 @@ class _Window:
 class Trainer:
     """State of a run between two steps: model, optimiser, counters. Reads the checkpoint if any."""
 
-    def __init__(self, run: Run, device: torch.device, checkpoint_seconds: float) -> None:
-        self.run, self.recipe, self.device = run, run.recipe, device
+    def __init__(
+        self,
+        run: Run,
+        device: torch.device,
+        checkpoint_seconds: float,
+        processes: Processes = Processes(),  # noqa: B008  (immutable)
+    ) -> None:
+        run.check_processes(processes.size)
+        self.run, self.recipe, self.device, self.processes = run, run.recipe, device, processes
         self.codes = run.train_cells.to_torch(device)
         self.steps_per_epoch = math.ceil(len(self.codes) / self.recipe.batch_size)
         self.model: AutoencoderBase = run.new_model().to(device)
-        self.engine = build_engine(run.engine, self.model, run.space.layout, self.codes, run.seed)
+        self.engine = build_engine(
+            run.engine, self.model, run.space.layout, self.codes, run.seed, processes
+        )
         self.epoch = self.step = 0
         self.window, self.whole = _Window(), _Window()
         self.moments = LatentMoments(covariance=False)
         self.checkpoint_seconds = checkpoint_seconds
         self._last_loss = math.nan
-        remove_leftovers(run.path)
         if (run.path / "checkpoint.pt").exists():
             self._restore(run.checkpoint())
-        self._truncate_metrics()
+        self._follow_first(self.model.state_dict().values())  # waits: the first will write there
+        if processes.first:
+            remove_leftovers(run.path)
+            self._truncate_metrics()
         self._saved_at = self._window_began = time.monotonic()
 
     @property
@@ -249,23 +284,32 @@ class Trainer:
     def end_epoch(self) -> None:
         """Validate, log and save at the end of an epoch."""
         self.epoch += 1
-        cells = self.run.validation_cells
-        cells = cells[:: max(1, len(cells) // _VALIDATION_CELLS)]
-        self.model.eval()
-        validation = reconstruction(self.model, cells) if len(cells) else {}
-        self._log(event="epoch", **self.whole.means(), validation=validation)
+        self._follow_first(self.model.buffers())
+        if self.processes.first:
+            cells = self.run.validation_cells
+            cells = cells[:: max(1, len(cells) // _VALIDATION_CELLS)]
+            self.model.eval()
+            validation = reconstruction(self.model, cells) if len(cells) else {}
+            self._log(event="epoch", **self.whole.means(), validation=validation)
         self.whole = _Window()
         self.save()
         self._window_began = time.monotonic()
 
     def finish(self) -> None:
         """Fit and store the recipe's latent prior."""
+        if not self.processes.first:
+            return
         recipe = self.recipe
         if recipe.prior == "per-node" and self.moments.count > 1:
             prior = self.moments.per_node()
         else:
             prior = Run.load(self.run.path, self.run.space).fit_prior(recipe.prior)
         write_tensors(self.run.path / "prior.safetensors", prior.state(), {"kind": prior.kind})
+
+    def _follow_first(self, tensors: Iterable[Tensor]) -> None:
+        """Take over the first process's numbers."""
+        for tensor in tensors:
+            self.processes.broadcast_(tensor)
 
     def _order(self) -> Tensor:
         epoch = 0 if self.recipe.shuffle == "once" else self.epoch
@@ -282,6 +326,8 @@ class Trainer:
         tensors = [self.window.sums, *self.model.parameters()]
         if not all(torch.isfinite(tensor).all() for tensor in tensors):
             raise self._diverged()
+        if not self.processes.first:
+            return
         moments = {"count": self.moments.count, "shape": self.moments.shape}
         state = {
             "epoch": self.epoch,
@@ -310,6 +356,8 @@ class Trainer:
         self.moments.shape = tuple(moments["shape"])
 
     def _log(self, **values: Any) -> None:
+        if not self.processes.first:
+            return
         line = {"epoch": self.epoch, "step": self.step, **values}
         line["learning_rate"] = self.engine.lr
         append_line(self.run.path / "metrics.jsonl", line)
@@ -357,8 +405,12 @@ def _check_same(
 
 
 @contextmanager
-def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a flag, read between steps; a second one interrupts at once."""
+def _stop_on_interrupt(*, once: bool) -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C into a flag, read between steps; with `once`, a second one interrupts at once.
+
+    Not so under torchrun, whose processes may be told twice and must stop at the same step; it
+    kills those that are not gone after half a minute.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
@@ -367,7 +419,8 @@ def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
 
     def on_interrupt(*_: object) -> None:
         asked.set()
-        signal.signal(signal.SIGINT, previous)
+        if once:
+            signal.signal(signal.SIGINT, previous)
 
     signal.signal(signal.SIGINT, on_interrupt)
     try:

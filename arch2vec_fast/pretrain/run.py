@@ -71,8 +71,11 @@ class Run:
         seed: int,
         cells: CellBatch | None,
         engine: str = "auto",
+        processes: int = 1,
     ) -> Run:
         """Start a run in an empty or new directory. cells: None for the whole space.
+
+        processes: how many train it together.
 
         The directory appears whole or not at all. Raises ValueError for cells that are not of the
         space, too few cells, a bad seed, or a directory that holds anything.
@@ -84,7 +87,8 @@ class Run:
             raise ValueError(f"out: {path} is not an empty directory; {hint} another one")
         if cells is not None:
             _check_cells(cells, space)
-        config = _describe(space, recipe, seed, cells) | {"engine": engine}
+        config = _describe(space, recipe, seed, cells)
+        config |= {"engine": engine, "processes": processes}
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             draft = Path(folder) / "run"
@@ -130,6 +134,14 @@ class Run:
                 f"{', '.join(other)} than {self.space.name!r}; open it with its own space"
             )
 
+    def check_processes(self, number: int) -> None:
+        """Raise if the run is trained by another number of processes, which changes its course."""
+        if number != self.processes:
+            raise ValueError(
+                f"resume: {self.path} is trained by {self.processes} processes, not by {number}; "
+                f"start torchrun with {self.processes} in all"
+            )
+
     # -- what it holds ---------------------------------------------------------------------
 
     @cached_property
@@ -146,6 +158,11 @@ class Run:
     def engine(self) -> str:
         """The engine that trains it: "fused" or "eager" (runs made before there was a choice)."""
         return str(self.config.get("engine", "eager"))
+
+    @property
+    def processes(self) -> int:
+        """How many processes train it; each sees its own share of a batch in batch norm."""
+        return int(self.config.get("processes", 1))
 
     @cached_property
     def cells(self) -> CellBatch:
