@@ -21,9 +21,12 @@ _PLAIN_SECONDS = 10.0
 
 
 class Progress:
-    """Progress of `total` units: a live bar on a terminal, a line every 10 s in a pipe."""
+    """Progress of `total` units, None if nobody knows how many there are.
 
-    def __init__(self, label: str, unit: str, total: int, *, enabled: bool = True) -> None:
+    A live bar on a terminal, a line every 10 s in a pipe.
+    """
+
+    def __init__(self, label: str, unit: str, total: int | None, *, enabled: bool = True) -> None:
         self._label, self._unit, self._total = label, unit, total
         self._enabled = enabled
         self._live: RichProgress | None = None
@@ -72,6 +75,9 @@ class Progress:
             self._live.update(self._task, completed=done, rate=speed, note=note)
         elif now - self._shown > _PLAIN_SECONDS:
             self._shown = now
-            left = (self._total - done) / rate if rate else float("inf")
-            line = f"{self._label}: {done:,}/{self._total:,} {speed}, {left:,.0f} s left {note}"
+            of, left = "", ""
+            if self._total is not None:
+                seconds = (self._total - done) / rate if rate else float("inf")
+                of, left = f"/{self._total:,}", f", {seconds:,.0f} s left"
+            line = f"{self._label}: {done:,}{of} {speed}{left} {note}"
             print(line.rstrip(), file=sys.stderr, flush=True)

@@ -73,7 +73,14 @@ class EmbeddingTable:
 
     @classmethod
     def load(cls, path: str | Path) -> EmbeddingTable:
-        """Read a file of `save`. Raises ValueError for a foreign or truncated file."""
+        """Read a file of `save`, or a whole folder of `sharded.embed_shards`.
+
+        Raises ValueError for a foreign or truncated file.
+        """
+        if Path(path).is_dir():
+            from arch2vec_fast.sharded import ShardedEmbeddings
+
+            return ShardedEmbeddings.load(path).table()
         tensors, metadata = read_tensors(Path(path))
         if metadata.pop("format", None) != "arch2vec-fast-1" or set(tensors) != {
             "vectors",
@@ -199,8 +206,10 @@ def embed_stream(
     batches: any iterable of `CellBatch`, e.g. `space.stream(1 << 18)`; large batches share more
     work. At any time one batch and its table are held. Other arguments as `embed`.
 
-        for part, table in enumerate(embed_stream(run, space.stream(1 << 18))):
-            table.save(f"embeddings-{part:05}.safetensors")
+        for table in embed_stream(run, space.stream(1 << 18)):
+            best.update(table.vectors, table.cells)
+
+    `sharded.embed_shards` writes them to a folder, in several processes if there are.
     """
     chunk_size = _chunk(run.model, engine, chunk_size)
     model = _on_device(run.model, device)

@@ -24,7 +24,7 @@ LEVELS = [
     | {"_checks_dngo", "_reference_dngo"},
     {"spaces", "_functional_dngo", "functional"},
     {"_files", "_processes", "_progress"}
-    | {"surrogates", "index", "embeddings", "models", "benchmarks"},
+    | {"surrogates", "index", "embeddings", "sharded", "models", "benchmarks"},
     {"pretrain", "search", "darts", "analysis"},
     {"cli", "compat"},
 ]

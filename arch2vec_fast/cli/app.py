@@ -118,6 +118,10 @@ def embed(
     chunk: Annotated[
         int | None, typer.Option(help="Cells in one pass.", show_default="by engine")
     ] = None,
+    shard: Annotated[
+        int | None,
+        typer.Option(help="Write a folder, this many cells a file.", show_default="by torchrun"),
+    ] = None,
     export: Annotated[
         str | None,
         typer.Option(help="'released': also write the released code's dict-of-dicts .pt file."),
@@ -132,17 +136,20 @@ def embed(
     arch2vec-fast embed runs/nasbench201-best-0
 
     arch2vec-fast embed run --cells mine.json --out mine.safetensors
+
+    torchrun --nproc-per-node 2 -m arch2vec_fast.cli embed run --space --device cuda
     """
     from arch2vec_fast.cli.commands import embed_command
 
     embed_command(
         run,
-        out or run / "embeddings.safetensors",
+        out,
         cells_file=cells,
         whole_space=space,
         engine=engine,
         precision=precision,
         chunk=chunk,
+        shard=shard,
         export=export,
         device=device,
         as_json=json,

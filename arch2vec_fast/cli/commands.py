@@ -126,71 +126,90 @@ def _print_summary(summary: dict[str, Any]) -> None:
 
 def embed_command(
     run_path: Path,
-    out: Path,
+    out: Path | None,
     *,
     cells_file: Path | None,
     whole_space: bool,
     engine: str,
     precision: str,
     chunk: int | None,
+    shard: int | None,
     export: str | None,
     device: str,
     as_json: bool,
 ) -> None:
-    """Embed and write; `export` adds the released format beside it."""
-    from arch2vec_fast._checks import check_device
+    """Embed and write: one file, or a folder of them; `export` adds the released format beside."""
     from arch2vec_fast._files import read_cells
+    from arch2vec_fast._processes import joined, launched
     from arch2vec_fast.embeddings import embed
     from arch2vec_fast.pretrain import Run
+    from arch2vec_fast.sharded import SHARD_CELLS, embed_shards
 
-    if export not in (None, "released"):
-        raise ValueError(f"export: unknown format {export!r}; the one there is is 'released'")
-    released = out.with_suffix(".pt")
-    if export == "released" and released == out:
-        raise ValueError(f"out: {out} is where the released format goes; choose another suffix")
+    if shard is None and launched() > 1:
+        shard = SHARD_CELLS
+    out = out or run_path / ("embeddings" if shard else "embeddings.safetensors")
+    released = _released_path(out, export, shard)
     if cells_file is not None and whole_space:
         raise ValueError("space: cannot go with --cells; drop one")
-    torch_device = check_device(device)
-    run = Run.load(run_path)
-    warn_unfinished(run)
-    check_writable(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    cells: CellBatch | None = None
-    if cells_file is not None:
-        cells = read_cells(cells_file, run.space.layout)
-    elif whole_space:
-        cells = run.space.enumerate()
-    began = time.monotonic()
-    table = embed(
-        run,
-        cells,
-        device=torch_device,
-        engine=engine,
-        precision=precision,
-        chunk_size=chunk,
-        progress=True,
-    )
+    how: dict[str, Any] = {"engine": engine, "precision": precision, "chunk_size": chunk}
+    with joined(device) as processes:
+        run = Run.load(run_path)
+        if processes.first:
+            warn_unfinished(run)
+        check_writable(out)
+        how |= {"device": device, "progress": True}
+        cells = None if cells_file is None else read_cells(cells_file, run.space.layout)
+        began = time.monotonic()
+        if shard is not None:
+            stream = run.space.stream(shard) if whole_space else cells
+            count = len(embed_shards(run, out, stream, shard_cells=shard, **how))
+            if not processes.first:
+                return
+        else:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            table = embed(run, run.space.enumerate() if whole_space else cells, **how)
+            table.save(out)
+            count = len(table)
     seconds = time.monotonic() - began
-    table.save(out)
     written = [str(out)]
-    if export == "released":
+    if released is not None:
         table.export_released(released, released_columns(table.cells, run.space))
         written.append(str(released))
+    _print_embedded(run, count, written, seconds, as_json)
+
+
+def _released_path(out: Path, export: str | None, shard: int | None) -> Path | None:
+    """Where the released format goes, if it is asked for."""
+    if export is None:
+        return None
+    if export != "released":
+        raise ValueError(f"export: unknown format {export!r}; the one there is is 'released'")
+    if shard is not None:
+        raise ValueError("export: the released format is one file, not a folder; drop --shard")
+    released = out.with_suffix(".pt")
+    if released == out:
+        raise ValueError(f"out: {out} is where the released format goes; choose another suffix")
+    return released
+
+
+def _print_embedded(
+    run: Run, cells: int, written: list[str], seconds: float, as_json: bool
+) -> None:
     document = {
-        "run": str(run_path),
+        "run": str(run.path),
         "space": run.space.name,
         "recipe": run.recipe.name,
-        "cells": len(table),
-        "dimensions": int(table.vectors.shape[1]),
+        "cells": cells,
+        "dimensions": run.recipe.latent_dim,
         "files": written,
         "seconds": round(seconds, 3),
-        "cells_per_second": round(len(table) / max(seconds, 1e-9), 1),
+        "cells_per_second": round(cells / max(seconds, 1e-9), 1),
     }
     if as_json:
         write_document(document)
         return
     people().print(
-        f"{len(table):,} cells x {document['dimensions']} numbers in {seconds:.2f} s: "
+        f"{cells:,} cells x {document['dimensions']} numbers in {seconds:.2f} s: "
         + escape(", ".join(written)),
         soft_wrap=True,
     )
