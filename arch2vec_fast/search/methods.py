@@ -43,6 +43,11 @@ METHODS: dict[str, Method] = {
         title="Local search",
         summary="all neighbours, move to the best, restart at an optimum (White et al. 2021)",
     ),
+    "reinforce": Method(
+        factory="arch2vec_fast.search.discrete_reinforce:DiscreteReinforce",
+        title="REINFORCE",
+        summary="one softmax for each operation and edge (Ying et al. 2019)",
+    ),
     "arch2vec-rl": Method(
         factory="arch2vec_fast.search.reinforce:LatentReinforce",
         title="arch2vec-RL",

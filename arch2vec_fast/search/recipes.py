@@ -38,6 +38,7 @@ class SearchRecipe:
             released code does after computing the former).
         baseline: subtracted from returns; None: the episode's mean of them.
         skip_nearest: never take the nearest neighbour, but the next; released on NAS-Bench-201.
+        choice_learning_rate, baseline_momentum: of REINFORCE on the discrete encoding.
         shuffled_pool: with `released_draws`, the pool is shuffled before the start is drawn;
             released on NAS-Bench-201.
     Evolution
@@ -67,6 +68,8 @@ class SearchRecipe:
     baseline: float | None = 0.95
     skip_nearest: bool = False
     shuffled_pool: bool = False
+    choice_learning_rate: float = 0.1
+    baseline_momentum: float = 0.9
     population: int = 100
     tournament: int = 10
     evaluate_in_train_mode: bool = False
@@ -138,6 +141,7 @@ class SearchRecipe:
             target=None,
             returns="rewards",
             baseline=None,
+            choice_learning_rate=1.0,
         )
 
     @classmethod
