@@ -54,6 +54,17 @@ METHODS: dict[str, Method] = {
         summary="REINFORCE with an LSTM that walks through the embeddings (Yan et al. 2020)",
         needs_embeddings=True,
     ),
+    "bo": Method(
+        factory="arch2vec_fast.search.bayes_opt:discrete_bo",
+        title="Bayesian optimisation, discrete",
+        summary="DNGO and expected improvement on one-hot cells",
+    ),
+    "arch2vec-bo": Method(
+        factory="arch2vec_fast.search.bayes_opt:arch2vec_bo",
+        title="arch2vec-BO",
+        summary="a surrogate of the embeddings and expected improvement (Yan et al. 2020)",
+        needs_embeddings=True,
+    ),
 }
 
 

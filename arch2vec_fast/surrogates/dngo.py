@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from arch2vec_fast import functional, reference
+from arch2vec_fast import _reference_dngo, functional, reference
 from arch2vec_fast._checks import check_device
 from arch2vec_fast._reference_dngo import Acquisition, split_parameters
 from arch2vec_fast.surrogates.bayesian_linear import BayesianLinearRegression
@@ -213,6 +213,31 @@ class DNGO:
             self._result(found.indices, candidates), self._result(improvement, candidates)
         )
 
+    def improvement(self, candidates: Array, searches: Array | None = None) -> Array:
+        """Expected improvement of every candidate, as the recipe has it: [Q] or [S, Q].
+
+        What `acquire` ranks by, over the recipe's target or the best reward of `fit`. searches:
+        which of the S are wanted, integers [s]; then [s, Q].
+        """
+        chosen = torch.arange(len(self.seeds)) if searches is None else torch.as_tensor(searches)
+        rows = chosen.to(self.device)
+        found = self._acquire(
+            self._candidates(candidates), 0, None, None, predictions=True, searches=rows
+        )
+        target = self._target(None)[rows, None]
+        if not self.recipe.standard_deviation:
+            scores = _reference_dngo.released_improvement(found.mean, found.variance, target)
+            return self._result(scores, candidates)
+        scores = _reference_dngo.log_improvement(found.mean, found.variance.sqrt(), target)
+        return self._result(scores.exp() * self._scale[rows, None], candidates)
+
+    def _target(self, incumbent: Array | float | None) -> Tensor:
+        """What must be improved upon, in the units of the fit, [S]."""
+        if incumbent is None:
+            incumbent = self.recipe.target if self.recipe.target is not None else self._best
+        target = torch.as_tensor(incumbent, dtype=torch.float32).to(self.device)
+        return ((target - self._shift) / self._scale).expand(len(self.seeds))
+
     def _acquire(
         self,
         candidates: Tensor,
@@ -221,17 +246,14 @@ class DNGO:
         incumbent: Array | float | None,
         *,
         predictions: bool,
+        searches: Tensor | None = None,
     ) -> Acquisition:
         if not self._posterior:
             raise ValueError("model: not fitted; call fit(points, targets) first")
-        if incumbent is None:
-            incumbent = self.recipe.target if self.recipe.target is not None else self._best
-        target = torch.as_tensor(incumbent, dtype=torch.float32).to(self.device)
-        target = ((target - self._shift) / self._scale).expand(len(self.seeds))
+        posterior = (*self._posterior, self._target(incumbent))
         found: Acquisition = self._functions.dngo_acquire(
             candidates,
-            *self._posterior,
-            target,
+            *(part if searches is None else part[searches] for part in posterior),
             num_results=k,
             visited=visited,
             score="log_improvement" if self.recipe.standard_deviation else "released",

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the searches of model-based methods have in common: first queries, memory, threads.
+
+Model-based methods fit something to all that a search was told, for S searches at once. Searches
+with equally many answers form rectangular batches, which is what the kernels want; those whose
+budget is spent simply drop out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from arch2vec_fast.search.base import SearchProblem
+
+Part = TypeVar("Part")
+
+
+class Batch(NamedTuple):
+    """Searches that were told equally much."""
+
+    searches: NDArray[np.int64]  # [s], which of the S
+    rows: NDArray[np.int64]  # [s, M], in the order of the queries
+    rewards: NDArray[np.float64]  # [s, M]
+
+
+class Observations:
+    """Rows queried and rewards received by S searches, in order.
+
+    >>> seen = Observations(2)
+    >>> seen.add(np.array([[3, 1], [2, -1]]), np.array([[.5, .6], [.7, np.nan]]))
+    >>> [batch.rows.tolist() for batch in seen.batches(np.array([True, True]))]
+    [[[2]], [[3, 1]]]
+    """
+
+    def __init__(self, num_searches: int) -> None:
+        self.counts = np.zeros(num_searches, np.int64)
+        self._rows = np.full((num_searches, 64), -1, np.int64)
+        self._rewards = np.full((num_searches, 64), np.nan)
+
+    def add(self, rows: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
+        """Append rows and rewards [S, B]; where a reward is NaN there was no query."""
+        made = ~np.isnan(rewards)
+        at = self.counts[:, None] + np.cumsum(made, 1) - 1
+        while len(made) and at.max(initial=0) >= self._rows.shape[1]:
+            self._rows = np.concatenate([self._rows, np.full_like(self._rows, -1)], 1)
+            self._rewards = np.concatenate([self._rewards, np.full_like(self._rewards, np.nan)], 1)
+        search, _ = np.nonzero(made)
+        self._rows[search, at[made]] = rows[made]
+        self._rewards[search, at[made]] = rewards[made]
+        self.counts += made.sum(1)
+
+    def batches(self, active: NDArray[np.bool_], limit: int | None = None) -> Iterator[Batch]:
+        """The active searches in batches of one count, of at most `limit` searches."""
+        for count in np.unique(self.counts[active]):
+            chosen = np.flatnonzero(active & (self.counts == count))
+            step = limit or len(chosen)
+            for start in range(0, len(chosen), step):
+                some = chosen[start : start + step]
+                yield Batch(some, self._rows[some, :count], self._rewards[some, :count])
+
+
+def initial_rows(problem: SearchProblem) -> NDArray[np.int64]:
+    """The queries before the first model: distinct rows [S, recipe.num_initial], uniform.
+
+    With `recipe.released_draws` those of the released code, number by number: a permutation by
+    NumPy's legacy generator, on NAS-Bench-201 of cells that Python's generator had shuffled.
+    """
+    pool = len(problem.benchmark.cells)
+    count = min(problem.recipe.num_initial, pool)
+    if not problem.recipe.released_draws:
+        drawn = [g.choice(pool, count, replace=False) for g in problem.generators("initial")]
+        return np.array(drawn, np.int64).reshape(-1, count)
+    rows = np.empty((len(problem.seeds), count), np.int64)
+    order = released_order(problem)
+    for search, seed in enumerate(problem.seeds):
+        first = np.random.RandomState(seed).permutation(pool)[:count]
+        rows[search] = first if order is None else order[search, first]
+    return rows
+
+
+def released_order(problem: SearchProblem) -> NDArray[np.int32] | None:
+    """The order [S, Q] in which the released code holds the pool; None: as it is numbered."""
+    if problem.benchmark.space.name != "nasbench201":
+        return None
+    order = np.empty((len(problem.seeds), len(problem.benchmark.cells)), np.int32)
+    for search, seed in enumerate(problem.seeds):
+        rows = list(range(order.shape[1]))
+        random.Random(int(seed)).shuffle(rows)
+        order[search] = rows
+    return order
+
+
+def for_each(work: Callable[[Part], None], parts: Sequence[Part], *, parallel: bool) -> None:
+    """`work` on every part; `parallel` gives each of torch's threads whole parts of its own.
+
+    Many small factorisations gain nothing from threads inside each, and searches are independent:
+    one search a thread keeps every core busy with no thread waiting for another.
+    """
+    threads = torch.get_num_threads()
+    if not parallel or threads == 1 or len(parts) < threads:
+        for part in parts:
+            work(part)
+        return
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, parts))
+    finally:
+        torch.set_num_threads(threads)
