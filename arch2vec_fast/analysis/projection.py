@@ -47,7 +47,7 @@ def _tsne(points: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
             f"vectors: t-SNE of {len(points):,} would take minutes; pass at most {_TSNE_POINTS:,}"
         )
     try:
-        from sklearn.manifold import TSNE  # type: ignore[import-untyped]
+        from sklearn.manifold import TSNE
     except ImportError:
         raise ImportError("projection: tsne needs scikit-learn: pip install scikit-learn") from None
     perplexity = min(30.0, (len(points) - 1) / 3)

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images to train networks on: small sets in memory, loaded from the files people have.
+
+| name | from | images |
+|---|---|---|
+| digits | scikit-learn, nothing to download | 1,797 of 8x8, doubled to 16x16, 10 classes |
+| fashion-mnist | the folder of official .gz files, or an .npz of x_train, ... | 32x32 (padded) |
+| cifar10 | the folder `cifar-10-batches-py` of the official python version | 60,000 of 32x32 |
+| folder | train/CLASS/*.png and test/CLASS/*.png, all of one size | any |
+
+Pixels stay uint8 and channels are three (grey ones repeated), so that one training step serves all.
+ImageNet, which no memory holds, is `darts.folders`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from arch2vec_fast._pickles import read_pickled_arrays
+
+__all__ = ["ImageSet", "image_sets", "load_images"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageSet:
+    """Images and labels of one data set.
+
+    train_images, test_images: uint8 [n, 3, H, W]. train_labels, test_labels: int64 [n].
+    mean, std: of each channel over the training images, in units of [0, 1].
+    """
+
+    name: str
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self.train_images.shape[2:]))
+        return (
+            f"ImageSet({self.name}: {len(self.train_labels):,} + {len(self.test_labels):,} images "
+            f"of {size}, {self.classes} classes)"
+        )
+
+
+def image_sets() -> tuple[str, ...]:
+    """Names that `load_images` takes."""
+    return tuple(_LOADERS)
+
+
+def load_images(name: str, path: str | Path | None = None) -> ImageSet:
+    """The data set called `name` from the files at `path`.
+
+    Raises ValueError or OSError, one line, for an unknown name and for files that are missing,
+    truncated or of another kind.
+
+    >>> load_images("digits")
+    ImageSet(digits: 1,437 + 360 images of 16x16, 10 classes)
+    """
+    if name not in _LOADERS:
+        raise ValueError(f"data: unknown image set {name!r}; choose one of {', '.join(_LOADERS)}")
+    if name == "digits":
+        return _load_digits(Path())
+    if path is None:
+        raise ValueError(f"data: {name} is read from files; say where they are, {name}:PATH")
+    if not Path(path).exists():
+        raise FileNotFoundError(f"data: {path} does not exist; {_HINTS[name]}")
+    return _LOADERS[name](Path(path))
+
+
+def _image_set(
+    name: str,
+    train: tuple[NDArray[np.uint8], NDArray[np.int64]],
+    test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+) -> ImageSet:
+    """From images [n, H, W] or [n, H, W, 3] and labels."""
+    images = [_to_channels(part[0]) for part in (train, test)]
+    labels = [torch.from_numpy(np.ascontiguousarray(part[1], np.int64)) for part in (train, test)]
+    for part, of in zip(images, labels):
+        if len(part) != len(of) or not len(of):
+            raise ValueError(f"data: {name} has {len(part)} images but {len(of)} labels")
+    # Sums of bytes are exact in float64; a float copy of all images would be four times as large.
+    flat = images[0].transpose(0, 1).flatten(1)
+    counts = torch.stack([torch.bincount(channel.int(), minlength=256) for channel in flat])
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    share = counts.double() / counts.sum(1, keepdim=True)
+    mean = share @ levels
+    std = (share @ levels.square() - mean.square()).clamp(min=1e-8).sqrt()
+    return ImageSet(
+        name=name,
+        train_images=images[0],
+        train_labels=labels[0],
+        test_images=images[1],
+        test_labels=labels[1],
+        classes=int(torch.cat(labels).max()) + 1,
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+    )
+
+
+def _to_channels(images: NDArray[np.uint8]) -> Tensor:
+    pixels = torch.from_numpy(np.ascontiguousarray(images))
+    if pixels.dim() == 3:
+        return pixels[:, None].expand(-1, 3, -1, -1).contiguous()
+    return pixels.permute(0, 3, 1, 2).contiguous()
+
+
+def _load_digits(path: Path) -> ImageSet:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise ImportError(
+            "data: digits needs scikit-learn; install arch2vec-fast[darts], or use other images"
+        ) from None
+    pixels, labels = load_digits(return_X_y=True)
+    images = np.rint(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    images = images.repeat(2, axis=1).repeat(2, axis=2)
+    order = np.random.default_rng(0).permutation(len(labels))
+    train, test = order[: len(order) * 4 // 5], order[len(order) * 4 // 5 :]
+    return _image_set("digits", (images[train], labels[train]), (images[test], labels[test]))
+
+
+_FASHION_FILES = {
+    "x_train": "train-images-idx3-ubyte.gz",
+    "y_train": "train-labels-idx1-ubyte.gz",
+    "x_test": "t10k-images-idx3-ubyte.gz",
+    "y_test": "t10k-labels-idx1-ubyte.gz",
+}
+
+
+def _load_fashion_mnist(path: Path) -> ImageSet:
+    if path.is_dir():
+        arrays = {name: _read_idx(path / file) for name, file in _FASHION_FILES.items()}
+    else:
+        arrays = _read_npz(path)
+    padding = ((0, 0), (2, 2), (2, 2))
+    parts = [
+        (np.pad(arrays[f"x_{part}"], padding), arrays[f"y_{part}"].astype(np.int64))
+        for part in ("train", "test")
+    ]
+    return _image_set("fashion-mnist", parts[0], parts[1])
+
+
+def _read_idx(path: Path) -> NDArray[np.uint8]:
+    """One file of the MNIST family: magic number, sizes, bytes."""
+    if not path.is_file():
+        raise FileNotFoundError(f"data: {path} does not exist; {_HINTS['fashion-mnist']}")
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise ValueError(f"data: {path} is no whole .gz file ({error})") from None
+    dims = content[3] if len(content) >= 4 and content[:3] == b"\0\0\x08" else 0
+    shape = struct.unpack(f">{dims}I", content[4 : 4 + 4 * dims]) if dims else ()
+    pixels = np.frombuffer(content, np.uint8, offset=4 + 4 * dims)
+    if not dims or pixels.size != int(np.prod(shape)):
+        raise ValueError(f"data: {path} is not an IDX file of bytes, or is truncated")
+    return pixels.reshape(shape)
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[np.uint8]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in _FASHION_FILES if name in file.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"data: {path} is no whole .npz file ({error})") from None
+    if missing := set(_FASHION_FILES) - set(arrays):
+        raise ValueError(f"data: {path} lacks the arrays {', '.join(sorted(missing))}")
+    if any(arrays[f"x_{part}"].dtype != np.uint8 for part in ("train", "test")):
+        raise ValueError(f"data: the images of {path} are not bytes; save them as uint8 [n, H, W]")
+    return arrays
+
+
+def _load_cifar10(path: Path) -> ImageSet:
+    folder = path / "cifar-10-batches-py" if (path / "cifar-10-batches-py").is_dir() else path
+    parts = [
+        [_read_cifar(folder / name) for name in names]
+        for names in ([f"data_batch_{index}" for index in range(1, 6)], ["test_batch"])
+    ]
+    train, test = (
+        (np.concatenate([pixels for pixels, _ in part]), np.concatenate([of for _, of in part]))
+        for part in parts
+    )
+    return _image_set("cifar10", train, test)
+
+
+def _read_cifar(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"data: {path} does not exist; {_HINTS['cifar10']}")
+    content = read_pickled_arrays(path)
+    pixels, labels = (
+        (content.get(b"data"), content.get(b"labels"))
+        if isinstance(content, dict)
+        else (None, None)
+    )
+    if (
+        not isinstance(pixels, np.ndarray)
+        or pixels.dtype != np.uint8
+        or pixels.shape[1:] != (3072,)
+        or not isinstance(labels, list)
+    ):
+        raise ValueError(f"data: {path} is not a batch of CIFAR-10's python version")
+    images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return images, np.array(labels, np.int64)
+
+
+def _load_folder(path: Path) -> ImageSet:
+    names = sorted(folder.name for folder in (path / "train").glob("*") if folder.is_dir())
+    if not names:
+        raise ValueError(f"data: {path} has no train/CLASS folders; {_HINTS['folder']}")
+    train, test = (_read_tree(path / part, names) for part in ("train", "test"))
+    return _image_set(path.name, train, test)
+
+
+def _read_tree(path: Path, names: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """All images below path/CLASS, in order of class and file name."""
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        raise ImportError("data: image folders need Pillow; install arch2vec-fast[darts]") from None
+    images: list[NDArray[np.uint8]] = []
+    labels: list[int] = []
+    for label, name in enumerate(names):
+        for file in sorted((path / name).iterdir()) if (path / name).is_dir() else ():
+            try:
+                with Image.open(file) as image:
+                    images.append(np.asarray(image.convert("RGB")))
+            except (UnidentifiedImageError, OSError) as error:
+                raise ValueError(f"data: {file} is no image ({error})") from None
+            labels.append(label)
+            if images[-1].shape != images[0].shape:
+                raise ValueError(
+                    f"data: {file} is of another size than the images before it; resize them all"
+                )
+    if not images:
+        raise ValueError(f"data: {path} holds no images; {_HINTS['folder']}")
+    return np.stack(images), np.array(labels, np.int64)
+
+
+_LOADERS: dict[str, Callable[[Path], ImageSet]] = {
+    "digits": _load_digits,
+    "fashion-mnist": _load_fashion_mnist,
+    "cifar10": _load_cifar10,
+    "folder": _load_folder,
+}
+_HINTS = {
+    "fashion-mnist": "give the folder of train-images-idx3-ubyte.gz and its three companions",
+    "cifar10": "give the folder cifar-10-batches-py of the unpacked python version",
+    "folder": "give a folder with train/CLASS/*.png and test/CLASS/*.png",
+}

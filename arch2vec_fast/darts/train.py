@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training one network: a directory that can be killed at any moment and resumed to the same end.
+
+    images = load_images("fashion-mnist", "fashion_mnist.npz")
+    result = train(genotype, images, TrainRecipe.small(), out="runs/bo")
+
+config.json        genotype, recipe, images, seed, how it is computed
+metrics.jsonl      one line an epoch; then one with the test accuracy, which is measured once
+checkpoint.pt      model, optimiser, epochs done
+weights.pt         the trained model, with the keys of the released code's file
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from arch2vec_fast._checks import check_device, check_seed
+from arch2vec_fast._files import (
+    append_line,
+    keep_lines,
+    read_json,
+    read_lines,
+    read_torch,
+    remove_leftovers,
+    write_json,
+    write_torch,
+)
+from arch2vec_fast._progress import Progress
+from arch2vec_fast.darts.augment import augment, normalize
+from arch2vec_fast.darts.images import ImageSet
+from arch2vec_fast.darts.network import Network, draw_paths
+from arch2vec_fast.darts.recipes import TrainRecipe
+from arch2vec_fast.spaces.darts import Genotype
+
+__all__ = ["Speed", "TrainResult", "evaluate", "train"]
+
+_EVALUATION_BATCH = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """How the same training is computed; none of it changes what is learnt but for rounding.
+
+    channels_last: memory format of images and weights. bf16: autocast of the products, on CUDA
+    and on CPUs that have it. compile: `torch.compile` of the network.
+    """
+
+    channels_last: bool = True
+    bf16: bool = False
+    compile: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """What a training came to; accuracies in [0, 1].
+
+    validation: after each epoch, empty without held-out images. reward: mean of the last
+    `recipe.mean_of_last` of them, what a search is told; NaN without. test, test_top5: of the
+    model after the last epoch, measured once. seconds: of all epochs.
+    """
+
+    validation: list[float]
+    reward: float
+    test: float
+    test_top5: float
+    seconds: float
+
+
+def train(
+    genotype: Genotype,
+    images: ImageSet,
+    recipe: TrainRecipe,
+    *,
+    out: str | Path,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    speed: Speed | None = None,
+    progress: bool = False,
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+) -> TrainResult:
+    """Train the network of `genotype`, or go on with a training that `out` holds.
+
+    Every random number follows from (seed, epoch), so a training that was killed and resumed ends
+    with the same bits as one that was not, on the same device. No step waits for the device: loss
+    and accuracy are summed there and read once an epoch. on_epoch: called with the epoch and its
+    numbers, e.g. for TensorBoard.
+
+    Raises ValueError or OSError, one line: `out` holds another training, too few images, an
+    auxiliary head for images of another size. FloatingPointError if the loss is no number.
+    """
+    check_seed(seed)
+    trainer = _Trainer(genotype, images, recipe, seed, check_device(device), speed or Speed())
+    folder = _Folder(Path(out), _describe(genotype, images, recipe, seed, trainer.speed))
+    folder.restore(trainer)
+    epochs = recipe.epochs
+    with Progress(f"training on {images.name}", "epochs", epochs, enabled=progress) as bar:
+        bar.update(trainer.epoch)
+        while trainer.epoch < epochs:
+            line = trainer.run_epoch()
+            folder.keep(trainer, line)
+            if on_epoch is not None:
+                on_epoch(trainer.epoch - 1, line)
+            bar.update(trainer.epoch, loss=line["loss"])
+    return folder.finish(trainer, images, recipe)
+
+
+class _Trainer:
+    """The state of a training and one epoch of it."""
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        images: ImageSet,
+        recipe: TrainRecipe,
+        seed: int,
+        device: torch.device,
+        speed: Speed,
+    ) -> None:
+        self.recipe, self.seed, self.device, self.speed = recipe, seed, device, speed
+        held_out = int(len(images.train_labels) * recipe.validation_fraction)
+        split = len(images.train_labels) - held_out
+        if split < 2 or (recipe.validation_fraction and not held_out):
+            raise ValueError(
+                f"data: {len(images.train_labels)} training images are too few for "
+                f"validation_fraction {recipe.validation_fraction}"
+            )
+        self.train_part = _to(device, images.train_images[:split], images.train_labels[:split])
+        self.held_out = _to(device, images.train_images[split:], images.train_labels[split:])
+        self.mean, self.std = (
+            torch.tensor(values, device=device) for values in (images.mean, images.std)
+        )
+        torch.manual_seed(seed)
+        network = Network(
+            genotype, recipe.network(images.classes), auxiliary=recipe.auxiliary_weight > 0
+        )
+        memory_format = torch.channels_last if speed.channels_last else torch.contiguous_format
+        self.network = network.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+        self.forward = torch.compile(self.network) if speed.compile else self.network
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            recipe.learning_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+        )
+        self.epoch = 0
+        self.seconds = 0.0
+
+    def run_epoch(self) -> dict[str, float]:
+        """One pass over the training images, then the held-out ones; the epoch's numbers."""
+        began = time.monotonic()
+        rate = self.recipe.learning_rate_at(self.epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        generator = torch.Generator(self.device).manual_seed(_mix(self.seed, self.epoch))
+        self.network.train()
+        order = torch.randperm(
+            len(self.train_part[1]), generator=generator, device=self.device
+        ).split(self.recipe.batch_size)
+        totals = torch.zeros(3, device=self.device)
+        seen = 0
+        for rows in order:
+            if len(rows) < 2:  # batch norm of one image is no statistic
+                continue
+            totals += self._step(rows, generator)
+            seen += len(rows)
+        loss, hits, hits5 = (totals / seen).tolist()
+        if not np.isfinite(loss):
+            raise FloatingPointError(
+                f"loss: {loss} in epoch {self.epoch}; lower recipe.learning_rate ({rate:g})"
+            )
+        line = {"loss": loss, "train": hits, "train_top5": hits5, "learning_rate": rate}
+        if len(self.held_out[1]):
+            validation, _ = self.score(*self.held_out)
+            line["validation"] = validation
+        self.epoch += 1
+        self.seconds += time.monotonic() - began
+        return line
+
+    def _step(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """One update; summed loss, hits and top-5 hits of its images."""
+        recipe, (images, labels) = self.recipe, self.train_part
+        batch, target = images[rows], labels[rows]
+        batch = augment(batch, generator, padding=recipe.padding, flip=recipe.flip)
+        paths = draw_paths(self.network, len(rows), recipe.drop_path_at(self.epoch), generator)
+        with self._autocast():
+            pixels = self._pixels(batch, recipe.cutout, generator)
+            logits, auxiliary = self.forward(pixels, paths)
+            loss = F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
+            total = loss
+            if auxiliary is not None:
+                total = loss + recipe.auxiliary_weight * F.cross_entropy(
+                    auxiliary, target, label_smoothing=recipe.label_smoothing
+                )
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), recipe.grad_clip, foreach=True)
+        self.optimizer.step()
+        with torch.no_grad():
+            return torch.cat(((loss * len(rows))[None], _hits(logits, target).sum(1)))
+
+    @torch.no_grad()
+    def score(self, images: Tensor, labels: Tensor) -> tuple[float, float]:
+        """Top-1 and top-5 accuracy in [0, 1]."""
+        self.network.eval()
+        totals = torch.zeros(2, device=self.device)
+        for start in range(0, len(labels), _EVALUATION_BATCH):
+            part = slice(start, start + _EVALUATION_BATCH)
+            with self._autocast():
+                logits = self.forward(self._pixels(images[part], 0, None)).main
+            totals += _hits(logits, labels[part]).sum(1)
+        top1, top5 = (totals / len(labels)).tolist()
+        return top1, top5
+
+    def _pixels(self, batch: Tensor, cutout: int, generator: torch.Generator | None) -> Tensor:
+        pixels = normalize(batch, self.mean, self.std, cutout=cutout, generator=generator)
+        if self.speed.channels_last:
+            return pixels.contiguous(memory_format=torch.channels_last)
+        return pixels.contiguous()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.speed.bf16)
+
+
+def evaluate(
+    network: Network, images: ImageSet, *, device: str | torch.device = "cpu"
+) -> tuple[float, float]:
+    """Top-1 and top-5 accuracy of a trained network on the test images."""
+    device = check_device(device)
+    mean, std = (torch.tensor(values, device=device) for values in (images.mean, images.std))
+    network = network.to(device).eval()
+    totals = torch.zeros(2, device=device)
+    with torch.no_grad():
+        for start in range(0, len(images.test_labels), _EVALUATION_BATCH):
+            part = slice(start, start + _EVALUATION_BATCH)
+            batch, labels = _to(device, images.test_images[part], images.test_labels[part])
+            totals += _hits(network(normalize(batch, mean, std)).main, labels).sum(1)
+    top1, top5 = (totals / len(images.test_labels)).tolist()
+    return top1, top5
+
+
+def _hits(logits: Tensor, labels: Tensor) -> Tensor:
+    """Float [2, B]: is the label the first, and among the first five (or all there are)?"""
+    best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+    return torch.stack((best[:, 0], best.any(1))).float()
+
+
+def _to(device: torch.device, *tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(tensor.to(device) for tensor in tensors)
+
+
+def _mix(seed: int, epoch: int) -> int:
+    """One 63-bit seed for each (seed, epoch)."""
+    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
+
+
+def _describe(
+    genotype: Genotype, images: ImageSet, recipe: TrainRecipe, seed: int, speed: Speed
+) -> dict[str, Any]:
+    normal, reduce = genotype.to_items()
+    return {
+        "format": 1,
+        "genotype": {"normal": normal, "reduce": reduce},
+        "images": {
+            "name": images.name,
+            "train": len(images.train_labels),
+            "test": len(images.test_labels),
+            "size": list(images.train_images.shape[2:]),
+            "classes": images.classes,
+            "mean": list(images.mean),
+        },
+        "recipe": recipe.to_dict(),
+        "seed": seed,
+        "speed": asdict(speed),
+    }
+
+
+class _Folder:
+    """The directory of a training."""
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        if not (path / "config.json").exists():
+            if any(path.iterdir()):
+                raise ValueError(f"out: {path} is not empty and holds no training; choose another")
+            write_json(path / "config.json", config)
+        kept = read_json(path / "config.json")
+        # Through JSON, so that tuples and lists are the same.
+        wanted = json.loads(json.dumps(config))
+        if odd := sorted(key for key in {*kept, *wanted} if kept.get(key) != wanted.get(key)):
+            raise ValueError(
+                f"out: {path} holds another training (its {', '.join(odd)} differ); "
+                "choose another directory"
+            )
+        remove_leftovers(path)
+
+    def restore(self, trainer: _Trainer) -> None:
+        """Set a trainer to the last checkpoint; metrics of later, lost epochs go."""
+        if (self.path / "checkpoint.pt").exists():
+            state = read_torch(self.path / "checkpoint.pt")
+            try:
+                trainer.network.load_state_dict(state["model"])
+                trainer.optimizer.load_state_dict(state["optimizer"])
+                trainer.epoch, trainer.seconds = int(state["epoch"]), float(state["seconds"])
+            except (KeyError, TypeError, RuntimeError) as error:
+                reason = str(error).splitlines()[0]
+                raise ValueError(
+                    f"{self.path / 'checkpoint.pt'}: not of this training ({reason})"
+                ) from None
+        keep_lines(
+            self.path / "metrics.jsonl",
+            lambda line: line.get("event") == "test" or line.get("epoch", 1e9) < trainer.epoch,
+        )
+
+    def keep(self, trainer: _Trainer, line: dict[str, float]) -> None:
+        """The epoch's line, then the checkpoint: a kill between them costs one epoch."""
+        append_line(
+            self.path / "metrics.jsonl", {"event": "epoch", "epoch": trainer.epoch - 1, **line}
+        )
+        write_torch(
+            self.path / "checkpoint.pt",
+            {
+                "model": trainer.network.state_dict(),
+                "optimizer": trainer.optimizer.state_dict(),
+                "epoch": trainer.epoch,
+                "seconds": trainer.seconds,
+            },
+        )
+
+    def finish(self, trainer: _Trainer, images: ImageSet, recipe: TrainRecipe) -> TrainResult:
+        """Weights, the one look at the test images, and the result."""
+        lines = [line for _, line in read_lines(self.path / "metrics.jsonl")]
+        if not (self.path / "weights.pt").exists():
+            write_torch(self.path / "weights.pt", trainer.network.state_dict())
+        tests = [line for line in lines if line.get("event") == "test"]
+        if not tests:
+            test, top5 = trainer.score(*_to(trainer.device, images.test_images, images.test_labels))
+            tests = [{"event": "test", "test": test, "test_top5": top5}]
+            append_line(self.path / "metrics.jsonl", tests[0])
+        validation = [line["validation"] for line in lines if "validation" in line]
+        last = validation[-recipe.mean_of_last :]
+        return TrainResult(
+            validation=validation,
+            reward=float(np.mean(last)) if last else float("nan"),
+            test=tests[0]["test"],
+            test_top5=tests[0]["test_top5"],
+            seconds=trainer.seconds,
+        )
