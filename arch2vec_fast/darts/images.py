@@ -15,6 +15,7 @@ ImageNet, which no memory holds, is `darts.folders`.
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -161,12 +162,14 @@ def _read_idx(path: Path) -> NDArray[np.uint8]:
         content = gzip.decompress(path.read_bytes())
     except (OSError, EOFError) as error:
         raise ValueError(f"data: {path} is no whole .gz file ({error})") from None
-    dims = content[3] if len(content) >= 4 and content[:3] == b"\0\0\x08" else 0
-    shape = struct.unpack(f">{dims}I", content[4 : 4 + 4 * dims]) if dims else ()
-    pixels = np.frombuffer(content, np.uint8, offset=4 + 4 * dims)
-    if not dims or pixels.size != int(np.prod(shape)):
+    dims = content[3] if content[:3] == b"\0\0\x08" and len(content) > 4 else 0
+    start = 4 + 4 * dims
+    shape = (
+        struct.unpack(f">{dims}I", content[4:start]) if dims and len(content) >= start else (-1,)
+    )
+    if len(content) - start != math.prod(shape):
         raise ValueError(f"data: {path} is not an IDX file of bytes, or is truncated")
-    return pixels.reshape(shape)
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[np.uint8]]:
