@@ -8,6 +8,7 @@ cells). Lines take the colour of the surrounding text, so drawings fit light and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -20,6 +21,7 @@ from arch2vec_fast.spaces import CellBatch, CellSpace
 _BOX_HEIGHT, _LAYER_GAP, _COLUMN_GAP, _MARGIN = 23, 22, 9, 4
 _DUMMY_WIDTH = 14
 _SWEEPS = 6
+_SIZE = re.compile(r'width="([\d.]+)" height="([\d.]+)"')
 
 # Fill colours carry white text at a contrast of at least 4.5 : 1. Names are those of the three
 # benchmark spaces; others take `_SPARE` in order of their operation number.
@@ -249,4 +251,18 @@ def _box(layout: _Layout, index: int, name: str, colour: str, *, faint: bool) ->
         f'rx="6" fill="{colour}"/>'
         f'<text x="{point.x:.1f}" y="{y + 4:.1f}" text-anchor="middle" fill="#fff" '
         f'font-family="system-ui,sans-serif" font-size="11">{escape(name)}</text></g>'
+    )
+
+
+def side_by_side(drawings: Sequence[str]) -> str:
+    """One `<svg>` of several drawings of `draw_cell`, left to right."""
+    sizes = [tuple(map(float, _SIZE.search(drawing).groups())) for drawing in drawings]  # type: ignore[union-attr]
+    parts, left = [], 0.0
+    for drawing, (width, _) in zip(drawings, sizes):
+        parts.append(drawing.replace("<svg ", f'<svg x="{left:g}" ', 1))
+        left += width + _COLUMN_GAP
+    width, height = left - _COLUMN_GAP, max(height for _, height in sizes)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
+        f'viewBox="0 0 {width:g} {height:g}">{"".join(parts)}</svg>'
     )

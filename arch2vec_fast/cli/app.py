@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from arch2vec_fast.cli.darts import darts_app
+
 app = typer.Typer(
     name="arch2vec-fast",
     help="Embeddings of neural-network cells, learnt without accuracies.",
@@ -19,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(darts_app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A directory made by pretrain.")]

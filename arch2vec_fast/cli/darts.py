@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`arch2vec-fast darts ...`: drawing, counting and training the networks of genotypes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from arch2vec_fast.cli.console import people, percent, write_document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from arch2vec_fast.darts.images import ImageSet
+    from arch2vec_fast.spaces.darts import Genotype
+
+darts_app = typer.Typer(
+    name="darts",
+    help="Networks of DARTS genotypes: their size, their drawing, their training.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+_PUBLISHED = {
+    "arch2vec_bo": (
+        "1:sep_conv_5x5|0:max_pool_3x3|0:skip_connect|1:dil_conv_3x3"
+        "|1:sep_conv_5x5|0:sep_conv_3x3|2:dil_conv_5x5|0:sep_conv_3x3",
+        None,
+    ),
+    "arch2vec_rl": (
+        "0:sep_conv_3x3|1:dil_conv_3x3|0:max_pool_3x3|1:dil_conv_3x3"
+        "|0:skip_connect|1:sep_conv_3x3|1:dil_conv_5x5|0:sep_conv_3x3",
+        None,
+    ),
+    "DARTS": (
+        "0:sep_conv_3x3|1:sep_conv_3x3|0:sep_conv_3x3|1:sep_conv_3x3"
+        "|1:sep_conv_3x3|0:skip_connect|0:skip_connect|2:dil_conv_3x3",
+        "0:max_pool_3x3|1:max_pool_3x3|2:skip_connect|1:max_pool_3x3"
+        "|0:max_pool_3x3|2:skip_connect|2:skip_connect|1:max_pool_3x3",
+    ),
+}
+
+GenotypeText = Annotated[
+    str,
+    typer.Argument(
+        metavar="GENOTYPE",
+        help="arch2vec_bo, arch2vec_rl, DARTS, or the text Genotype(normal=[...], ...) that DARTS "
+        "prints, or eight INPUT:OPERATION joined by |.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+def read_genotype(text: str) -> Genotype:
+    """A genotype by name or in one of its two spellings; text is parsed, never evaluated."""
+    from arch2vec_fast.spaces.darts import Genotype
+
+    if text in _PUBLISHED:
+        return Genotype.from_items(*_PUBLISHED[text])
+    if "(" in text:
+        return Genotype.parse(text)
+    if ":" in text:
+        return Genotype.from_items(text)
+    raise ValueError(
+        f"genotype: {text!r:.60} is none; give {', '.join(_PUBLISHED)}, Genotype(normal=[...]) or "
+        "0:sep_conv_3x3|1:skip_connect|..."
+    )
+
+
+def read_images(text: str) -> ImageSet:
+    """The image set that NAME or NAME:PATH means."""
+    from arch2vec_fast.darts.images import load_images
+
+    name, _, path = text.partition(":")
+    return load_images(name, path or None)
+
+
+@darts_app.command()
+def show(
+    genotype: GenotypeText,
+    svg: Annotated[Path | None, typer.Option(help="Also draw the cells into this file.")] = None,
+    json: Json = False,
+) -> None:
+    """Parameters and multiply-adds of a genotype's networks, and a drawing of its cells.
+
+    Example: arch2vec-fast darts show arch2vec_bo --svg cell.svg
+    """
+    from arch2vec_fast.spaces.darts import CIFAR10, IMAGENET, network_cost
+
+    parsed = read_genotype(genotype)
+    document: dict[str, Any] = {"genotype": str(parsed)}
+    for name, config in (("cifar10", CIFAR10), ("imagenet", IMAGENET)):
+        cost = network_cost(parsed, config)
+        document[name] = {
+            "channels": config.channels,
+            "layers": config.layers,
+            "parameters": int(cost.parameters[0]),
+            "mult_adds": int(cost.mult_adds[0]),
+        }
+    if svg is not None:
+        _draw(parsed, svg)
+        document["svg"] = str(svg)
+    if json:
+        write_document(document)
+        return
+    console = people()
+    console.print(escape(document["genotype"]), soft_wrap=True)
+    for name in ("cifar10", "imagenet"):
+        size = document[name]
+        console.print(
+            f"{name}: {size['channels']} channels, {size['layers']} cells: "
+            f"{size['parameters']:,} parameters, {size['mult_adds'] / 1e6:,.1f} M multiply-adds"
+        )
+    if svg is not None:
+        console.print(f"drawn: {escape(str(svg))}", soft_wrap=True)
+
+
+def _draw(genotype: Genotype, path: Path) -> None:
+    """The normal cell, or normal and reduction cell side by side, as one SVG file."""
+    from arch2vec_fast import spaces
+    from arch2vec_fast._files import atomic_file
+    from arch2vec_fast.analysis.draw import draw_cell, side_by_side
+    from arch2vec_fast.cli.commands import check_writable
+    from arch2vec_fast.spaces.darts import Genotype, genotype_to_cell
+
+    check_writable(path)
+    space = spaces.get("darts")
+    parts = [("normal cell", genotype.normal)]
+    if genotype.reduce != genotype.normal:
+        parts.append(("reduction cell", genotype.reduce))
+    drawings = [
+        draw_cell(genotype_to_cell(Genotype(normal=edges)), space, label=label)
+        for label, edges in parts
+    ]
+    with atomic_file(path) as file:
+        file.write(side_by_side(drawings).encode())
+
+
+@darts_app.command()
+def train(
+    genotype: GenotypeText,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="digits, fashion-mnist:PATH, cifar10:PATH, folder:PATH, or imagenet:PATH."
+        ),
+    ] = "digits",
+    recipe: Annotated[str, typer.Option(help="small, query, cifar10 or imagenet.")] = "small",
+    out: Annotated[
+        Path | None, typer.Option(help="Directory.", show_default="trainings/RECIPE-SEED")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    channels: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    layers: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, order, crops, drop path.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    bf16: Annotated[bool, typer.Option("--bf16", help="Products in bfloat16 (autocast).")] = False,
+    compile: Annotated[  # noqa: A002 - the option's name
+        bool, typer.Option("--compile", help="torch.compile the network.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Scalars for TensorBoard in OUT.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Train the network of a genotype; the same command goes on with an interrupted training.
+
+    The test images are seen once, after the last epoch.
+
+    Examples:
+
+    arch2vec-fast darts train arch2vec_bo --data digits
+
+    arch2vec-fast darts train DARTS --data cifar10:data/cifar-10-batches-py --recipe cifar10
+    """
+    from arch2vec_fast.cli.commands import check_writable
+    from arch2vec_fast.darts.recipes import TrainRecipe
+    from arch2vec_fast.darts.train import Speed
+    from arch2vec_fast.darts.train import train as run
+
+    parsed = read_genotype(genotype)
+    settings = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "channels": channels,
+        "layers": layers,
+        "learning_rate": lr,
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    chosen = replace(TrainRecipe.get(recipe), **given)  # type: ignore[arg-type]
+    images = read_images(data)
+    out = out or Path("trainings") / f"{recipe}-{seed}"
+    check_writable(out)
+    try:
+        result = run(
+            parsed,
+            images,
+            chosen,
+            out=out,
+            seed=seed,
+            device=device,
+            speed=Speed(bf16=bf16, compile=compile),
+            progress=True,
+            on_epoch=_scalars(out) if tensorboard else None,
+        )
+    except KeyboardInterrupt:
+        people(stderr=True).print(
+            f"\nStopped; finished epochs are kept in {escape(str(out))}. "
+            "Go on with the same command.",
+            soft_wrap=True,
+        )
+        raise typer.Exit(130) from None
+    document = {"out": str(out), "images": images.name, "recipe": recipe, **asdict(result)}
+    if json:
+        write_document(
+            {**document, "reward": None if result.reward != result.reward else result.reward}
+        )
+        return
+    reward = None if result.reward != result.reward else result.reward
+    people().print(
+        f"test {percent(result.test)} %, top-5 {percent(result.test_top5)} %, validation "
+        f"{percent(reward)} % (mean of the last {chosen.mean_of_last}), "
+        f"{result.seconds:.0f} s: {escape(str(out))}",
+        soft_wrap=True,
+    )
+
+
+def _scalars(out: Path) -> Callable[[int, dict[str, float]], None]:
+    """Writes each epoch's numbers where TensorBoard finds them."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ImportError("tensorboard: not installed; pip install tensorboard") from None
+    writer = SummaryWriter(str(out / "tensorboard"))
+
+    def write(epoch: int, line: dict[str, float]) -> None:
+        for name, value in line.items():
+            writer.add_scalar(name, value, epoch)
+        writer.flush()
+
+    return write
