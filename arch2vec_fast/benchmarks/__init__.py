@@ -3,6 +3,8 @@
 
 from arch2vec_fast.benchmarks._registry import find, get, names
 from arch2vec_fast.benchmarks.base import Answers, Benchmark, Ceiling, TableBenchmark
+from arch2vec_fast.benchmarks.import_nasbench101 import import_nasbench101
+from arch2vec_fast.benchmarks.import_nasbench201 import import_nasbench201
 from arch2vec_fast.benchmarks.store import read_table, write_table
 
 __all__ = [
@@ -12,6 +14,8 @@ __all__ = [
     "TableBenchmark",
     "find",
     "get",
+    "import_nasbench101",
+    "import_nasbench201",
     "names",
     "read_table",
     "write_table",
