@@ -6,6 +6,7 @@ Each check raises `TypeError` or `ValueError` with one line: `name: what was wro
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -57,7 +58,11 @@ def check_kernels(name: str, tensor: Tensor, operator: str) -> None:
     Accepts the CPU, the meta device, and CUDA where the operator's CUDA kernel is loaded.
     """
     device = tensor.device.type
-    if device in ("cpu", "meta") or (device == "cuda" and _library.has_cuda_kernel(operator)):
+    if device in ("cpu", "meta"):
+        return
+    if device == "cuda" and _library.has_cuda_kernel(operator):
+        if not torch.compiler.is_compiling():  # which has seen the tensor run already
+            _check_capability(name, tensor.device)
         return
     if device == "cuda" and (reason := _library.cuda_kernels()) is not None:
         raise ValueError(f"{name}: on {tensor.device}, but the CUDA kernels are missing: {reason}")
@@ -67,17 +72,50 @@ def check_kernels(name: str, tensor: Tensor, operator: str) -> None:
     )
 
 
+# The oldest architecture that _C_cuda is built for; see cmake/cuda.cmake.
+_LEAST_CAPABILITY = (8, 0)
+
+
 def check_device(device: str | torch.device) -> torch.device:
-    """The device, if it exists here; else a ValueError that names what there is."""
+    """The device, if it exists here and the kernels run on it; else a ValueError that says why."""
     try:
         device = torch.device(device)
     except RuntimeError:
         raise ValueError(f"device: {device!r} is not a device; use cpu or cuda") from None
+    if device.type == "cpu":
+        return device
     available = torch.cuda.is_available()
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not available):
-        have = f"cpu, cuda (x{torch.cuda.device_count()})" if available else "cpu"
-        raise ValueError(f"device: {device} is not available here; choose from {have}")
+    count = torch.cuda.device_count() if available else 0
+    if device.type != "cuda" or (device.index or 0) >= count:
+        have = f"cpu, cuda (x{count})" if available else "cpu"
+        why = "" if device.type != "cuda" or available else f": {_why_no_cuda()}"
+        raise ValueError(f"device: {device} is not available here{why}; choose from {have}")
+    _check_capability("device", device)
     return device
+
+
+def _why_no_cuda() -> str:
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    try:
+        torch.cuda.init()
+    except Exception as error:  # RuntimeError without a driver, AssertionError, AcceleratorError
+        return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return "torch sees no GPU (is CUDA_VISIBLE_DEVICES empty?)"
+
+
+def _check_capability(name: str, device: torch.device) -> None:
+    found = _capability(device)
+    if found < _LEAST_CAPABILITY:
+        raise ValueError(
+            f"{name}: on {device}, a GPU of compute capability {'.'.join(map(str, found))}, but "
+            f"the kernels need {'.'.join(map(str, _LEAST_CAPABILITY))}; use the cpu"
+        )
+
+
+@lru_cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
 
 
 def check_seed(seed: int) -> None:

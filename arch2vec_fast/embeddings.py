@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from arch2vec_fast._checks import check_device
 from arch2vec_fast._files import read_tensors, read_torch, write_tensors, write_torch
+from arch2vec_fast._memory import counted_memory
 from arch2vec_fast._progress import Progress
 from arch2vec_fast.index import LatentIndex, build_index
 from arch2vec_fast.models.gin_vae import AutoencoderBase, GinVae
-from arch2vec_fast.models.inference import CellEncoder, readout_encoder
+from arch2vec_fast.models.inference import CellEncoder, encoder_bytes, readout_encoder
 from arch2vec_fast.spaces import CellBatch, CellLayout
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 # Cells of a pass. Fused: the more, the more of their sub-structures are shared; about a second's
 # work. Eager: the node states (4 MB for NAS-Bench-101) stay in cache.
 _CHUNK = {"fused": 262_144, "eager": 1024}
+_SHARDS = ", or embed_shards (--shard), which keeps one batch in memory"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -175,7 +177,9 @@ def embed(
     """
     cells = run.cells if cells is None else cells
     _check_layout(cells, run)
-    vectors = np.empty((len(cells), run.recipe.latent_dim), np.float32)
+    width = run.recipe.latent_dim
+    with counted_memory("cells", len(cells), 4 * width, "cpu", otherwise=_SHARDS):
+        vectors = np.empty((len(cells), width), np.float32)
     done = 0
     with Progress("embedding", "cells", len(cells), enabled=progress) as bar:
         for chunk in embed_chunks(
@@ -214,10 +218,11 @@ def embed_stream(
     chunk_size = _chunk(run.model, engine, chunk_size)
     model = _on_device(run.model, device)
     encoder = readout_encoder(model, run.space.layout, engine=engine, precision=precision)
+    each = encoder_bytes(model, run.space.layout, engine=engine)
     metadata = _describe(run)
     for cells in batches:
         _check_layout(cells, run)
-        chunks = list(_encode(encoder, cells, device, chunk_size))
+        chunks = list(_encode(encoder, cells, device, chunk_size, each))
         empty = np.empty((0, run.recipe.latent_dim), np.float32)
         vectors = np.concatenate(chunks or [empty])
         yield EmbeddingTable(vectors=vectors, cells=cells, metadata=metadata)
@@ -236,7 +241,8 @@ def embed_chunks(
     chunk_size = _chunk(model, engine, chunk_size)
     model = _on_device(model, device)
     encoder = readout_encoder(model, cells.layout, engine=engine, precision=precision)
-    yield from _encode(encoder, cells, device, chunk_size)
+    each = encoder_bytes(model, cells.layout, engine=engine)
+    yield from _encode(encoder, cells, device, chunk_size, each)
 
 
 def _chunk(model: AutoencoderBase, engine: str, chunk_size: int | None) -> int:
@@ -249,11 +255,17 @@ def _chunk(model: AutoencoderBase, engine: str, chunk_size: int | None) -> int:
 
 
 def _encode(
-    encoder: CellEncoder, cells: CellBatch, device: str | torch.device, chunk_size: int
+    encoder: CellEncoder,
+    cells: CellBatch,
+    device: str | torch.device,
+    chunk_size: int,
+    each: int,
 ) -> Iterator[NDArray[np.float32]]:
     for start in range(0, len(cells), chunk_size):
-        codes = cells[start : start + chunk_size].to_torch(device)
-        yield encoder(codes).cpu().numpy()
+        chunk = cells[start : start + chunk_size]
+        with counted_memory("chunk_size", len(chunk), each, device):
+            vectors = encoder(chunk.to_torch(device)).cpu().numpy()
+        yield vectors
 
 
 def _on_device(model: AutoencoderBase, device: str | torch.device) -> AutoencoderBase:

@@ -24,6 +24,7 @@ from torch import Tensor
 from arch2vec_fast import functional, reference
 from arch2vec_fast._checks import check_device
 from arch2vec_fast._latents import check_finite, check_latents, check_search, visited_words
+from arch2vec_fast._memory import counted_memory
 
 __all__ = [
     "FaissIndex",
@@ -166,7 +167,9 @@ class NativeIndex:
     ) -> Neighbours[Array]:
         """See `LatentIndex.nearest`."""
         words = None if visited is None else visited.words
-        found = functional.nearest_latent(self._packed, _as_queries(queries, self.device), k, words)
+        rows = _as_queries(queries, self.device)
+        with counted_memory("queries", len(rows), 4 * self.dim + 12 * k, self.device):
+            found = functional.nearest_latent(self._packed, rows, k, words)
         return _like(queries, found)
 
 

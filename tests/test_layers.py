@@ -23,7 +23,7 @@ LEVELS = [
     | {"_gin_train", "_gin_train_twin", "_philox"}
     | {"_checks_dngo", "_reference_dngo"},
     {"spaces", "_functional_dngo", "functional"},
-    {"_files", "_pickles", "_processes", "_progress"}
+    {"_files", "_memory", "_pickles", "_processes", "_progress"}
     | {"surrogates", "index", "embeddings", "sharded", "models", "benchmarks"},
     {"pretrain", "search", "darts", "analysis"},
     {"cli", "compat"},

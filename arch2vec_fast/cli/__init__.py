@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 __all__ = ["main", "run"]
 
-_USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, ImportError)
+_USER_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, ImportError, MemoryError)
 
 
 def main() -> None:

@@ -48,6 +48,19 @@ def readout_encoder(
     return torch.no_grad()(encode)
 
 
+def encoder_bytes(model: AutoencoderBase, layout: CellLayout, *, engine: str = "fused") -> int:
+    """About the memory that `readout_encoder` takes for one cell of a call, in bytes.
+
+    A fused one takes codes, result and a few words a node; its tables do not grow with the call.
+    An eager one holds about eight node states [N,H] at a time beside the dense cell.
+    """
+    nodes, ends = layout.num_nodes, 8 * layout.words + 4 * model.recipe.latent_dim
+    if engine == "fused" and isinstance(model, GinVae):
+        return ends + 64 * nodes
+    state = 8 * model.recipe.hidden_dim + model.recipe.latent_dim
+    return ends + 4 * nodes * (nodes + layout.num_op_types + state)
+
+
 def posterior_encoder(
     model: AutoencoderBase, layout: CellLayout, *, engine: str = "fused"
 ) -> PosteriorEncoder:

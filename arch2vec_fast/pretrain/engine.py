@@ -85,6 +85,17 @@ def choose_engine(engine: str, recipe: Recipe) -> str:
     return engine
 
 
+def step_bytes(name: str, recipe: Recipe, layout: CellLayout) -> int:
+    """About the memory that a training step takes for one cell of its batch, in bytes.
+
+    Fused: input and output of every linear, [N,H] each. Eager: four such states a linear.
+    """
+    linears = recipe.num_layers * recipe.num_mlp_layers
+    states = 2 * linears + 2 if name == "fused" else 4 * linears
+    dense = layout.num_nodes + layout.num_op_types
+    return 4 * layout.num_nodes * (states * recipe.hidden_dim + dense + 8 * recipe.latent_dim)
+
+
 def build_engine(
     name: str,
     model: AutoencoderBase,

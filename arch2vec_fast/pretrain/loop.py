@@ -34,12 +34,13 @@ from arch2vec_fast._files import (
     write_tensors,
     write_torch,
 )
+from arch2vec_fast._memory import counted_memory
 from arch2vec_fast._processes import Processes
 from arch2vec_fast._progress import Progress
 from arch2vec_fast.models.gin_vae import AutoencoderBase
 from arch2vec_fast.models.prior import LatentMoments
 from arch2vec_fast.models.recipes import Recipe
-from arch2vec_fast.pretrain.engine import build_engine
+from arch2vec_fast.pretrain.engine import build_engine, step_bytes
 from arch2vec_fast.pretrain.run import Run, is_run, load_weights
 from arch2vec_fast.pretrain.validation import reconstruction
 from arch2vec_fast.spaces import CellBatch, CellSpace
@@ -244,10 +245,12 @@ class Trainer:
         batch = order[first * recipe.batch_size : last * recipe.batch_size]
         rates = [self._learning_rate(self.step + i) for i in range(last - first)]
         training = recipe.train_mode == "always" or self.epoch == 0
-        try:
-            sums = self.engine.train(batch, self.step, rates, training=training)
-        except FloatingPointError:
-            raise self._diverged() from None
+        each = step_bytes(self.run.engine, recipe, self.run.space.layout) / self.processes.size
+        with counted_memory("batch_size", recipe.batch_size, each, self.device):
+            try:
+                sums = self.engine.train(batch, self.step, rates, training=training)
+            except FloatingPointError:
+                raise self._diverged() from None
         self.step += last - first
         self.window.sums = self.window.sums.to(batch.device) + sums.losses
         self.window.cells += len(batch)

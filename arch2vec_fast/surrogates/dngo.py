@@ -19,6 +19,7 @@ from torch import Tensor
 
 from arch2vec_fast import _reference_dngo, functional, reference
 from arch2vec_fast._checks import check_device
+from arch2vec_fast._memory import counted_memory
 from arch2vec_fast._reference_dngo import Acquisition, split_parameters
 from arch2vec_fast.surrogates.bayesian_linear import BayesianLinearRegression
 
@@ -149,6 +150,17 @@ class DNGO:
         """
         inputs, rewards = self._observations(points, targets)
         num_points, num_inputs = inputs.shape[1:]
+        shuffles = 4 * self.num_epochs * num_points
+        network = 12 * self.num_hidden * (num_inputs + 2)
+        basis = 8 * 4 * self.num_hidden * (num_points + self.num_hidden)
+        with counted_memory("seeds", len(self.seeds), shuffles + network + basis, self.device):
+            self._fit(inputs, rewards, parameters, order)
+        return self
+
+    def _fit(
+        self, inputs: Tensor, rewards: Tensor, parameters: Tensor | None, order: Tensor | None
+    ) -> None:
+        num_points, num_inputs = inputs.shape[1:]
         drawn, shuffles, start = self._draw(num_inputs, num_points)
         flat = drawn if parameters is None else parameters.to(self.device).contiguous().clone()
         shuffles = shuffles if order is None else order.to(self.device)
@@ -175,7 +187,6 @@ class DNGO:
         basis = torch.tanh(scaled.double() @ weight.mT + bias.unsqueeze(1))
         self.regression.fit(basis, rewards, start)
         self._keep(weight / std, bias - (weight @ (mean / std).double().mT)[..., 0])
-        return self
 
     def predict(self, candidates: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the reward, the noise included: [Q] or [S, Q]."""
@@ -251,14 +262,17 @@ class DNGO:
         if not self._posterior:
             raise ValueError("model: not fitted; call fit(points, targets) first")
         posterior = (*self._posterior, self._target(incumbent))
-        found: Acquisition = self._functions.dngo_acquire(
-            candidates,
-            *(part if searches is None else part[searches] for part in posterior),
-            num_results=k,
-            visited=visited,
-            score="log_improvement" if self.recipe.standard_deviation else "released",
-            predictions=predictions,
-        )
+        eager = self._functions is reference
+        each = 4 * len(posterior[0]) * (4 + (2 * self.num_hidden if eager else 0))
+        with counted_memory("candidates", len(candidates), each, self.device):
+            found: Acquisition = self._functions.dngo_acquire(
+                candidates,
+                *(part if searches is None else part[searches] for part in posterior),
+                num_results=k,
+                visited=visited,
+                score="log_improvement" if self.recipe.standard_deviation else "released",
+                predictions=predictions,
+            )
         return found
 
     def _keep(self, weight: Tensor, bias: Tensor) -> None:
