@@ -57,7 +57,7 @@ def evaluate(
     instead of the recipe's. untrained: add the control. progress: show it on standard error.
 
     Returns a dict; all shares lie in [0, 1] and are None where they would divide by zero:
-      space, recipe, run_seed, seed, commit, version, prior   what was measured
+      space, recipe, engine, run_seed, seed, commit, version, prior   what was measured
       counts          train_cells, validation_cells, samples, parameters, epochs
       reconstruction  on the held-out cells, from mu:
         released      ops_accuracy (padded rows included), mean_edge_probability,
@@ -65,7 +65,8 @@ def evaluate(
         strict        exact, exact_legal (whole cells), node_accuracy (present nodes), edge_accuracy
       raw, legal      cells decoded from the prior, by each rule ("released", "strict"): valid,
                       unique (isomorphism classes / valid cells), unique_ceiling (of as many uniform
-                      draws), novel (valid cells that are not in the training set)
+                      draws; None under "released", which lets cells outside the space pass), novel
+                      (valid cells that are not in the training set)
       reasons         why raw cells fail the strict rule: {reason: share of samples}
       uniform         unique and novel of `samples` uniform draws from the space
       untrained       reconstruction, raw and legal of the model before training
@@ -81,6 +82,7 @@ def evaluate(
     result: dict[str, Any] = {
         "space": run.space.name,
         "recipe": run.recipe.name,
+        "engine": run.engine,
         "run_seed": run.seed,
         "seed": seed,
         "commit": run.config.get("commit"),
@@ -209,10 +211,11 @@ def sample_quality(
     """
     valid = cells[space.is_valid(cells, rule=rule)]
     distinct = len(valid.unique()[0]) if len(valid) else 0
+    bounded = rule == "strict" and len(valid) > 0
     return {
         "valid": _ratio(len(valid), len(cells)),
         "unique": _ratio(distinct, len(valid)),
-        "unique_ceiling": unique_ceiling(space, len(valid)) if len(valid) else None,
+        "unique_ceiling": unique_ceiling(space, len(valid)) if bounded else None,
         "novel": _ratio(novel(valid), len(valid)) if novel and len(valid) else None,
     }
 

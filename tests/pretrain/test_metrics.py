@@ -114,6 +114,8 @@ def test_quality_of_hand_made_nasbench101_cells() -> None:
     assert (released["valid"], released["unique"]) == (0.75, pytest.approx(2 / 3))
     strict = sample_quality(cells, space, "strict")
     assert (strict["valid"], strict["unique"]) == (0.5, 0.5)
+    assert strict["unique_ceiling"] == pytest.approx(1.0, abs=1e-5)
+    assert released["unique_ceiling"] is None  # dead ends make more cells than the space has
 
 
 def test_quality_of_nothing_valid_is_none() -> None:
@@ -158,7 +160,7 @@ def shares(value: Any, path: str = "") -> list[tuple[str, float]]:
 
 def test_result_has_the_documented_keys(result: dict[str, Any]) -> None:
     assert {
-        "space", "recipe", "run_seed", "seed", "commit", "version", "prior", "counts",
+        "space", "recipe", "engine", "run_seed", "seed", "commit", "version", "prior", "counts",
         "reconstruction", "raw", "legal", "reasons", "uniform", "untrained", "seconds",
     } == set(result)  # fmt: skip
     assert set(result["untrained"]) == {"reconstruction", "raw", "legal"}
