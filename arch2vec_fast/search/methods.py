@@ -65,6 +65,11 @@ METHODS: dict[str, Method] = {
         summary="a surrogate of the embeddings and expected improvement (Yan et al. 2020)",
         needs_embeddings=True,
     ),
+    "supervised-rl": Method(
+        factory="arch2vec_fast.search.supervised_reinforce:SupervisedReinforce",
+        title="Supervised RL",
+        summary="arch2vec-RL whose encoder learns from the rewards alone (Yan et al. 2020)",
+    ),
 }
 
 

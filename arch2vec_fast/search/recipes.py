@@ -44,6 +44,7 @@ class SearchRecipe:
     Evolution
         population, tournament: cells alive, and cells drawn to find a parent.
     Supervised counterparts
+        encoder_learning_rate: of Adam on the encoder that is learnt during the search.
         evaluate_in_train_mode: batch statistics at prediction, as the released baseline has.
         directed: the released baselines aggregate over A where arch2vec does over A + A^T.
         variance_bug: the acquisition of the released baseline, mean - (target / variance).
@@ -72,6 +73,7 @@ class SearchRecipe:
     baseline_momentum: float = 0.9
     population: int = 100
     tournament: int = 10
+    encoder_learning_rate: float = 1e-3
     evaluate_in_train_mode: bool = False
     directed: bool = False
     variance_bug: bool = False

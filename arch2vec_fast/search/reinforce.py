@@ -45,7 +45,10 @@ class LatentReinforce:
         self._vectors = vectors
         self._index = build_index(vectors)
         self._visited = VisitedSet(len(vectors), rows=len(problem.seeds))
-        self._agents = [Agent(int(seed), vectors.shape[1], recipe) for seed in problem.seeds]
+        self._agents = [
+            Agent(torch.Generator().manual_seed(int(seed)), vectors.shape[1], recipe)
+            for seed in problem.seeds
+        ]
         self._rows = start_rows(problem)
         self._visited.visit(self._rows)
 
@@ -70,16 +73,19 @@ class LatentReinforce:
 
 
 class Agent:
-    """The policy of one search with the noise and the rewards of its current episode."""
+    """The policy of one search with the noise and the rewards of its current episode.
 
-    def __init__(self, seed: int, dim: int, recipe: SearchRecipe) -> None:
+    generator: draws the policy's parameters, then the noise of its actions.
+    """
+
+    def __init__(self, generator: torch.Generator, dim: int, recipe: SearchRecipe) -> None:
         self._recipe = recipe
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = generator
         self._policy = LstmPolicy(
             dim,
             recipe.policy_hidden,
             learning_rate=recipe.policy_learning_rate,
-            generator=self._generator,
+            generator=generator,
         )
         self._dim = dim
         self._noise: list[Tensor] = []
