@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from arch2vec_fast.benchmarks.base import Benchmark
 from arch2vec_fast.embeddings import EmbeddingTable
 from arch2vec_fast.search.recipes import SearchRecipe
 
-__all__ = ["Proposals", "SearchProblem", "Searcher", "SearcherFactory"]
+__all__ = ["LearnsEmbeddings", "Proposals", "SearchProblem", "Searcher", "SearcherFactory"]
 
 
 class Proposals(NamedTuple):
@@ -47,6 +47,15 @@ class Searcher(Protocol):
 
         A reward is NaN where the query was not made: row -1, search over, or budget spent.
         """
+        ...
+
+
+@runtime_checkable
+class LearnsEmbeddings(Protocol):
+    """A `Searcher` that learns a representation as it searches; the runner saves it at the end."""
+
+    def embeddings(self) -> list[NDArray[np.float32]]:
+        """What each search has made of the pool so far, [Q, D] a search."""
         ...
 
 

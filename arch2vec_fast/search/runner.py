@@ -24,7 +24,7 @@ from arch2vec_fast._progress import Progress
 from arch2vec_fast.benchmarks.base import Benchmark
 from arch2vec_fast.embeddings import EmbeddingTable
 from arch2vec_fast.search import methods
-from arch2vec_fast.search.base import Searcher, SearchProblem
+from arch2vec_fast.search.base import LearnsEmbeddings, Searcher, SearchProblem
 from arch2vec_fast.search.recipes import SearchRecipe
 from arch2vec_fast.search.trace import Trace, complete
 
@@ -94,7 +94,8 @@ def search(
         progress: a line on standard error.
 
     Returns:
-        The `Trace`; also at `out`/trace.parquet.
+        The `Trace`; also at `out`/trace.parquet. Methods that learn embeddings of their own leave
+        those of seed s at `out`/embeddings-s.safetensors, an `EmbeddingTable`.
 
     Raises:
         ValueError: one line, for an impossible budget, a method that needs what is not there,
@@ -125,7 +126,8 @@ def search(
                     embeddings=vectors,
                     device=check_device(device),
                 )
-                columns = run_group(methods.create(method, problem), problem, budget)
+                searcher = methods.create(method, problem)
+                columns = run_group(searcher, problem, budget)
                 part = Trace(
                     method=method,
                     recipe=chosen.name,
@@ -135,6 +137,8 @@ def search(
                     metadata=metadata,
                 )
                 if folder is not None:
+                    if isinstance(searcher, LearnsEmbeddings):
+                        folder.save_embeddings(searcher, problem, metadata)
                     folder.save(start, part)
             parts.append(part)
             bar.update(start + len(group))
@@ -287,6 +291,17 @@ class _Folder:
 
     def save(self, start: int, part: Trace) -> None:
         part.save(self._part(start))
+
+    def save_embeddings(
+        self, searcher: LearnsEmbeddings, problem: SearchProblem, metadata: dict[str, Any]
+    ) -> None:
+        about = {"space": metadata["space"], "method": metadata["title"]}
+        for seed, vectors in zip(problem.seeds.tolist(), searcher.embeddings()):
+            EmbeddingTable(
+                vectors=vectors,
+                cells=problem.benchmark.cells,
+                metadata={**about, "recipe": problem.recipe.name, "seed": str(seed)},
+            ).save(self._path / f"embeddings-{seed}.safetensors")
 
     def finish(self, trace: Trace) -> None:
         trace.save(self.trace)

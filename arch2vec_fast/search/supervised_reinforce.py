@@ -152,8 +152,8 @@ def untrained_encoder(layout: CellLayout, *, directed: bool) -> GinVae:
     directed: aggregate over A alone; otherwise over A + A^T. Weights come from torch's global
     generator.
     """
-    direction = "gated" if directed else "symmetric"
-    encoder = GinVae(layout, replace(Recipe.without_kl(), direction=direction, dropout=0.0))
+    recipe = replace(Recipe.without_kl(), dropout=0.0)
+    encoder = GinVae(layout, replace(recipe, direction="gated") if directed else recipe)
     encoder.decoder.requires_grad_(False)
     for gate in encoder.gates or []:
         gate.requires_grad_(False)
