@@ -2,6 +2,7 @@
 """Benchmarks: what a cell scores and what asking costs."""
 
 from arch2vec_fast.benchmarks._registry import find, get, names
+from arch2vec_fast.benchmarks.analog import import_analog
 from arch2vec_fast.benchmarks.base import Answers, Benchmark, Ceiling, TableBenchmark
 from arch2vec_fast.benchmarks.import_nasbench101 import import_nasbench101
 from arch2vec_fast.benchmarks.import_nasbench201 import import_nasbench201
@@ -14,6 +15,7 @@ __all__ = [
     "TableBenchmark",
     "find",
     "get",
+    "import_analog",
     "import_nasbench101",
     "import_nasbench201",
     "names",

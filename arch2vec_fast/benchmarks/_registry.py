@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from arch2vec_fast.benchmarks import npz
+from arch2vec_fast.benchmarks import analog, npz
 from arch2vec_fast.benchmarks.base import TableBenchmark
 from arch2vec_fast.benchmarks.store import SUFFIX, read_table, with_noise
 
@@ -26,14 +26,16 @@ _BENCHMARKS: Final = {
     "nasbench201-imagenet16-120": _IMPORT_201,
     "nasbench101": _IMPORT_101,
     "nasbench101-30k": None,
+    "nasbench201-demo": "arch2vec-fast import analog --out FOLDER",
 }
+_DEMO: Final = "nasbench201-demo"
 
 
 class Place(NamedTuple):
     """Where the table of a benchmark is."""
 
-    kind: Literal["table", "npz"]
-    """An imported table file, or a public `.npz` table."""
+    kind: Literal["table", "npz", "package"]
+    """An imported table file, a public `.npz` table, or the data of an installed package."""
     path: Path
 
 
@@ -50,16 +52,15 @@ def find(name: str, *, data: str | Path | None = None) -> Place | None:
     """
     if name not in _BENCHMARKS:
         raise ValueError(f"name: unknown benchmark {name!r}; choose one of {', '.join(names())}")
-    folder = _folder(data)
-    if folder is None:
-        return None
-    table = folder / (name + SUFFIX)
-    if table.is_file():
-        return Place("table", table)
-    file = npz.file_of(name)
-    if file is not None and (folder / file).is_file():
-        return Place("npz", folder / file)
-    return None
+    folder, file = _folder(data), npz.file_of(name)
+    if folder is not None:
+        table = folder / (name + SUFFIX)
+        if table.is_file():
+            return Place("table", table)
+        if file is not None and (folder / file).is_file():
+            return Place("npz", folder / file)
+    package = analog.find_analog() if name == _DEMO else None
+    return None if package is None else Place("package", package)
 
 
 def get(name: str, *, data: str | Path | None = None, noise: str = "mean") -> TableBenchmark:
@@ -73,6 +74,7 @@ def get(name: str, *, data: str | Path | None = None, noise: str = "mean") -> Ta
     | `nasbench201-imagenet16-120` | the same on ImageNet16-120 |
     | `nasbench101` | imported: 108-epoch validation, costs seconds; npz: mean *test* accuracy |
     | `nasbench101-30k` | 30,001 cells: 108-epoch validation (also 4, 12, 36); costs seconds |
+    | `nasbench201-demo` | CIFAR-10 *test* accuracy of the package analog-nasbench; no times |
 
     data: folder of tables, default `$ARCH2VEC_DATA`; or one table file of this benchmark. Where the
     folder holds an imported table and a public `.npz` table, the imported one is used. noise:
@@ -90,6 +92,8 @@ def get(name: str, *, data: str | Path | None = None, noise: str = "mean") -> Ta
         raise FileNotFoundError(_missing(name, data))
     if place.kind == "table":
         return _from_file(name, place.path, noise)
+    if place.kind == "package":
+        return with_noise(analog.read_analog(place.path), noise)
     return with_noise(npz.read_npz(name, place.path), noise)
 
 
@@ -107,6 +111,8 @@ def _folder(data: str | Path | None) -> Path | None:
 
 def _missing(name: str, data: str | Path | None) -> str:
     """What is not there and how to get it, in one line."""
+    if name == _DEMO:
+        return f"{name}: no table found: {analog.missing_package()}"
     folder = _folder(data)
     if folder is None:
         where = f"{VARIABLE} is not set; let it name a folder"
