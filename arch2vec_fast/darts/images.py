@@ -174,9 +174,9 @@ def _read_idx(path: Path) -> NDArray[np.uint8]:
 
 def _read_npz(path: Path) -> dict[str, NDArray[np.uint8]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in _FASHION_FILES if name in file.files}
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in _FASHION_FILES if name in archive.files}
+    except Exception as error:  # zipfile, zlib and NumPy, by where the file is cut
         raise ValueError(f"data: {path} is no whole .npz file ({error})") from None
     if missing := set(_FASHION_FILES) - set(arrays):
         raise ValueError(f"data: {path} lacks the arrays {', '.join(sorted(missing))}")

@@ -145,7 +145,7 @@ class Darts(CellSpace):
 
     def to_genotypes(self, cells: CellBatch) -> list[Genotype]:
         """Genotypes of B valid cells, reduction = normal cell; ValueError if one is not valid."""
-        return edges_to_genotypes(self._edges(cells))
+        return edges_to_genotypes(self.edges(cells))
 
     def enumerate(self, order: str = "canonical") -> CellBatch:
         """Refused: 3,019,898,880 genotypes do not fit in memory. Use ``stream`` or ``sample``."""
@@ -230,7 +230,7 @@ class Darts(CellSpace):
         the inputs of a node distinct (the two mutations of Real et al., AAAI 2019). Invalid cells
         raise ValueError.
         """
-        edges = self._edges(cells).copy()
+        edges = self.edges(cells).copy()
         rng = np.random.default_rng(_arrays.require_seed(seed))
         size = len(cells)
         changes_op = rng.integers(2, size=size).astype(bool)
@@ -250,7 +250,7 @@ class Darts(CellSpace):
 
         56 change an operation, 12 an input. Some are isomorphic to one another.
         """
-        edges = self._edges(cells)
+        edges = self.edges(cells)
         variants = np.repeat(edges, _NUM_EDITS, axis=0)
         rows = np.arange(len(variants))
         edit = rows % _NUM_EDITS
@@ -277,7 +277,7 @@ class Darts(CellSpace):
 
     def cost(self, cells: CellBatch, network: DartsNetwork = IMAGENET) -> NetworkCost:
         """Multiply-adds and parameters of networks built from valid cells, normal = reduction."""
-        edges = self._edges(cells)
+        edges = self.edges(cells)
         return cost_table(network).of_edges(edges, edges)
 
     def mult_adds(self, cells: CellBatch) -> NDArray[np.int64]:
@@ -294,7 +294,7 @@ class Darts(CellSpace):
             return self.to_genotypes(cell)[0].to_items()[0]
         return super().describe(cell)
 
-    def _edges(self, cells: CellBatch) -> Edges:
+    def edges(self, cells: CellBatch) -> Edges:
         """Edges uint8 [B, 8, 2] = (input, operation) of valid cells; ValueError if one is not."""
         self._require_valid(cells)
         edges: Edges = _cells.darts_unpack(cells.codes)[0]
@@ -321,7 +321,7 @@ class Darts(CellSpace):
         if reasons.any():
             bad = int(np.argmax(reasons != 0))
             raise ValueError(f"records[{keys[bad]!r}]: {self.reasons[reasons[bad]]}")
-        for key, row, edges in zip(keys, rows, self._edges(cells).tolist(), strict=True):
+        for key, row, edges in zip(keys, rows, self.edges(cells).tolist(), strict=True):
             if [list(item) for item in row[2]] != [[str(s), OPERATIONS[op]] for s, op in edges]:
                 raise ValueError(f"records[{key!r}]: the genotype is not that of the matrix")
         return cells
@@ -331,7 +331,7 @@ class Darts(CellSpace):
 
         Isomorphic cells have one hash, so only the last of them is kept.
         """
-        edges = self._edges(cells).tolist()
+        edges = self.edges(cells).tolist()
         adjacency, labels = cells.to_dense()
         genotypes = [[[str(source), OPERATIONS[op]] for source, op in cell] for cell in edges]
         keys = [digest.tobytes().hex() for digest in _cells.darts_hash(cells.codes)]

@@ -146,6 +146,9 @@ def test_rejects(tmp_path: Path) -> None:
         load_images("cifar10", tmp_path / "nowhere")
     with pytest.raises(ValueError, match="has no train/CLASS folders"):
         load_images("folder", tmp_path)
+    (tmp_path / "torn.npz").write_bytes(b"PK\3\4 and no more")
+    with pytest.raises(ValueError, match=r"torn\.npz is no whole \.npz file"):
+        load_images("fashion-mnist", tmp_path / "torn.npz")
     np.savez(tmp_path / "other.npz", x_train=np.zeros(3))
     with pytest.raises(ValueError, match=r"other\.npz lacks the arrays x_test, y_test, y_train"):
         load_images("fashion-mnist", tmp_path / "other.npz")
