@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from arch2vec_fast.benchmarks import analog, npz
+from arch2vec_fast.benchmarks import analog, nasbench301, npz
 from arch2vec_fast.benchmarks.base import TableBenchmark
 from arch2vec_fast.benchmarks.store import SUFFIX, read_table, with_noise
 
@@ -27,15 +27,18 @@ _BENCHMARKS: Final = {
     "nasbench101": _IMPORT_101,
     "nasbench101-30k": None,
     "nasbench201-demo": "arch2vec-fast import analog --out FOLDER",
+    "darts-nb301": None,
 }
 _DEMO: Final = "nasbench201-demo"
+_SURROGATE: Final = "darts-nb301"
 
 
 class Place(NamedTuple):
     """Where the table of a benchmark is."""
 
-    kind: Literal["table", "npz", "package"]
-    """An imported table file, a public `.npz` table, or the data of an installed package."""
+    kind: Literal["table", "npz", "package", "surrogate"]
+    """An imported table file, a public `.npz` table, the data of an installed package, or the
+    weights of a surrogate."""
     path: Path
 
 
@@ -59,6 +62,8 @@ def find(name: str, *, data: str | Path | None = None) -> Place | None:
             return Place("table", table)
         if file is not None and (folder / file).is_file():
             return Place("npz", folder / file)
+        if name == _SURROGATE and (folder / nasbench301.FILE).is_file():
+            return Place("surrogate", folder / nasbench301.FILE)
     package = analog.find_analog() if name == _DEMO else None
     return None if package is None else Place("package", package)
 
@@ -74,6 +79,7 @@ def get(name: str, *, data: str | Path | None = None, noise: str = "mean") -> Ta
     | `nasbench201-imagenet16-120` | the same on ImageNet16-120 |
     | `nasbench101` | imported: 108-epoch validation, costs seconds; npz: mean *test* accuracy |
     | `nasbench101-30k` | 30,001 cells: 108-epoch validation (also 4, 12, 36); costs seconds |
+    | `darts-nb301` | 600,000 DARTS cells: what a surrogate predicts; costs predicted seconds |
     | `nasbench201-demo` | CIFAR-10 *test* accuracy of the package analog-nasbench; no times |
 
     data: folder of tables, default `$ARCH2VEC_DATA`; or one table file of this benchmark. Where the
@@ -94,6 +100,9 @@ def get(name: str, *, data: str | Path | None = None, noise: str = "mean") -> Ta
         return _from_file(name, place.path, noise)
     if place.kind == "package":
         return with_noise(analog.read_analog(place.path), noise)
+    if place.kind == "surrogate":
+        surrogate = nasbench301.Nasbench301Surrogate.load(place.path)
+        return with_noise(nasbench301.surrogate_benchmark(surrogate, nasbench301.pool()), noise)
     return with_noise(npz.read_npz(name, place.path), noise)
 
 
@@ -120,7 +129,8 @@ def _missing(name: str, data: str | Path | None) -> str:
         where = f"{folder} is no folder; give one"
     else:
         where = f"{folder} lacks it; use a folder"
-    command, file = _BENCHMARKS[name], npz.file_of(name)
+    command = _BENCHMARKS[name]
+    file = nasbench301.FILE if name == _SURROGATE else npz.file_of(name)
     made = "" if command is None else f"{name}{SUFFIX} (made by: {command})"
     public = "" if file is None else f"{file}"
     return f"{name}: no table found: {where} with {' or '.join(filter(None, (made, public)))}"
