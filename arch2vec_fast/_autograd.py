@@ -267,3 +267,26 @@ def dngo_acquire(
         candidates.detach(), *posterior, visited, num_results, score, predictions
     )
     return scores, indices, mean, variance
+
+
+def gp_extend(inputs: tuple[Tensor, ...], solved: Tensor, explained: Tensor) -> None:
+    """Writes `solved` and `explained`; whoever saved them for a gradient is told."""
+    detached = (part.detach() for part in inputs)
+    torch.ops.arch2vec_fast.gp_extend(*detached, solved, explained)
+    if not torch.compiler.is_compiling():
+        torch.autograd.graph.increment_version([solved, explained])
+
+
+def gp_acquire(
+    posterior: tuple[Tensor, ...],
+    visited: Tensor | None,
+    num_candidates: int,
+    num_results: int,
+    predictions: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Scores, indices, mean and variance; not differentiable."""
+    detached = (part.detach() for part in posterior)
+    scores, indices, mean, variance = torch.ops.arch2vec_fast.gp_acquire(
+        *detached, visited, num_candidates, num_results, predictions
+    )
+    return scores, indices, mean, variance

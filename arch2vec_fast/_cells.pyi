@@ -68,3 +68,6 @@ def sample(
 def to_dense(
     codes: NDArray[np.int64], num_nodes: int, num_op_types: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int16]]: ...
+def wl_histogram(
+    codes: NDArray[np.int64], num_nodes: int, num_op_types: int, depth: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], int]: ...

@@ -187,3 +187,44 @@ def _dngo_acquire(
     indices = weight.new_empty((seeds, num_results), dtype=torch.int64)
     mean, variance = (weight.new_empty((seeds, predicted)) for _ in range(2))
     return scores, indices, mean, variance
+
+
+@torch.library.register_fake("arch2vec_fast::gp_extend")  # type: ignore[untyped-decorator]
+def _gp_extend(
+    panels: Tensor,
+    norms: Tensor,
+    starts: Tensor,
+    colours: Tensor,
+    weights: Tensor,
+    holder_starts: Tensor,
+    holders: Tensor,
+    holder_weights: Tensor,
+    rows: Tensor,
+    first: Tensor,
+    last: Tensor,
+    factor: Tensor,
+    kernel: Tensor,
+    solved: Tensor,
+    explained: Tensor,
+) -> None:
+    return None
+
+
+@torch.library.register_fake("arch2vec_fast::gp_acquire")  # type: ignore[untyped-decorator]
+def _gp_acquire(
+    solved: Tensor,
+    explained: Tensor,
+    coefficients: Tensor,
+    counts: Tensor,
+    scale: Tensor,
+    target: Tensor,
+    visited: Tensor | None,
+    num_candidates: int,
+    num_results: int,
+    predictions: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    seeds, predicted = solved.shape[0], num_candidates if predictions else 0
+    scores = solved.new_empty((seeds, num_results))
+    indices = solved.new_empty((seeds, num_results), dtype=torch.int64)
+    mean, variance = (solved.new_empty((seeds, predicted)) for _ in range(2))
+    return scores, indices, mean, variance

@@ -220,6 +220,27 @@ def released_improvement(mean: Tensor, variance: Tensor, target: Tensor) -> Tens
     return improvement
 
 
+def select_best(scores: Tensor, visited: Tensor | None, num_results: int) -> tuple[Tensor, Tensor]:
+    """The largest scores [S, K] and their indices, ties to the lowest index, NaN last.
+
+    Where fewer than K candidates are not visited: -inf and -1.
+    """
+    # NaN last among the candidates that are left, the visited behind them.
+    rank = scores.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-torch.finfo(scores.dtype).max)
+    gone = torch.zeros_like(scores, dtype=torch.bool) if visited is None else visited
+    by_score = rank.sort(descending=True, stable=True).indices
+    by_left = gone.gather(1, by_score).to(torch.int8).sort(stable=True).indices
+    order = by_score.gather(1, by_left)[:, :num_results]
+    taken = gone.gather(1, order)
+    best = scores.gather(1, order).masked_fill(taken, -math.inf)
+    indices = order.masked_fill(taken, -1)
+    missing = num_results - order.shape[1]
+    if missing:
+        best = torch.nn.functional.pad(best, (0, missing), value=-math.inf)
+        indices = torch.nn.functional.pad(indices, (0, missing), value=-1)
+    return best, indices
+
+
 def dngo_acquire(
     candidates: Tensor,
     weight: Tensor,
@@ -252,18 +273,6 @@ def dngo_acquire(
         scores = released_improvement(mean, variance, aim)
     else:
         scores = log_improvement(mean, variance.sqrt(), aim)
-    # NaN last among the candidates that are left, the visited behind them.
-    rank = scores.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-torch.finfo(scores.dtype).max)
-    gone = torch.zeros_like(scores, dtype=torch.bool) if visited is None else visited
-    by_score = rank.sort(descending=True, stable=True).indices
-    by_left = gone.gather(1, by_score).to(torch.int8).sort(stable=True).indices
-    order = by_score.gather(1, by_left)[:, :num_results]
-    taken = gone.gather(1, order)
-    best = scores.gather(1, order).masked_fill(taken, -math.inf)
-    indices = order.masked_fill(taken, -1)
-    missing = num_results - order.shape[1]
-    if missing:
-        best = torch.nn.functional.pad(best, (0, missing), value=-math.inf)
-        indices = torch.nn.functional.pad(indices, (0, missing), value=-1)
+    best, indices = select_best(scores, visited, num_results)
     kept = slice(None) if predictions else slice(0)
     return Acquisition(best, indices, mean[:, kept], variance[:, kept])

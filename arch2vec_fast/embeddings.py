@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from arch2vec_fast._checks import check_device
 from arch2vec_fast._files import read_tensors, read_torch, write_tensors, write_torch
 from arch2vec_fast._memory import counted_memory
+from arch2vec_fast._principal import check_components, principal_axes
 from arch2vec_fast._progress import Progress
 from arch2vec_fast.index import LatentIndex, build_index
 from arch2vec_fast.models.gin_vae import AutoencoderBase, GinVae
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 # work. Eager: the node states (4 MB for NAS-Bench-101) stay in cache.
 _CHUNK = {"fused": 262_144, "eager": 1024}
 _SHARDS = ", or embed_shards (--shard), which keeps one batch in memory"
+
+READOUTS = ("latent", "hidden")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -162,6 +165,9 @@ def embed(
     run: Run,
     cells: CellBatch | None = None,
     *,
+    readout: str = "latent",
+    components: int | None = None,
+    simplify: bool = False,
     device: str | torch.device = "cpu",
     engine: str = "fused",
     precision: str = "fp32",
@@ -170,30 +176,56 @@ def embed(
 ) -> EmbeddingTable:
     """Embed cells with a run's trained model.
 
-    cells: default all cells of the run. engine: "fused" kernels, or "eager" plain PyTorch for
-    comparison. precision: of the fused products, "fp32", "tf32" or "bf16" (see
-    `functional.gin_encode`). chunk_size: cells of a pass. Returns the `EmbeddingTable` of
-    readout(mu) [Q,D]. Deterministic; memory beyond the result does not grow with Q.
+    Args:
+        cells: default all cells of the run.
+        readout: "latent", the read-out of mu [Q,D] as in the paper, or "hidden", that of the node
+            states of all GIN layers side by side [Q,L*H], which says more about a cell.
+        components: keep the coordinates along this many principal axes of the vectors (exact, not
+            whitened); default all numbers as they are.
+        simplify: encode `run.space.simplify(cells)`: cells that compute the same get one vector.
+            The table holds the codes of `cells` as they were.
+        engine: "fused" kernels, or "eager" plain PyTorch for comparison.
+        precision: of the fused products, "fp32", "tf32" or "bf16" (see `functional.gin_encode`).
+        chunk_size: cells of a pass.
+
+    Deterministic; memory beyond the result does not grow with Q. With `components`, cells are
+    encoded twice, and vectors depend on the chunks and the other cells: within rounding on the
+    former.
     """
     cells = run.cells if cells is None else cells
     _check_layout(cells, run)
-    width = run.recipe.latent_dim
+    if readout not in READOUTS:
+        raise ValueError(f"readout: unknown {readout!r}; choose one of {', '.join(READOUTS)}")
+    encoded = run.space.simplify(cells) if simplify else cells
+    model = _on_device(run.model, device)
+    hidden = readout == "hidden"
+    encoder = readout_encoder(
+        model, cells.layout, hidden=hidden, engine=engine, precision=precision
+    )
+    each = encoder_bytes(model, cells.layout, engine=engine)
+    how = (device, _chunk(model, engine, chunk_size), each)
+    width = run.recipe.num_layers * run.recipe.hidden_dim if hidden else run.recipe.latent_dim
+    axes = None
+    if components is not None:
+        check_components(components, width)
+        axes = principal_axes(_encode(encoder, encoded, *how), components)
+        width = components
     with counted_memory("cells", len(cells), 4 * width, "cpu", otherwise=_SHARDS):
         vectors = np.empty((len(cells), width), np.float32)
     done = 0
     with Progress("embedding", "cells", len(cells), enabled=progress) as bar:
-        for chunk in embed_chunks(
-            run.model,
-            cells,
-            device=device,
-            engine=engine,
-            precision=precision,
-            chunk_size=chunk_size,
-        ):
-            vectors[done : done + len(chunk)] = chunk
+        for chunk in _encode(encoder, encoded, *how):
+            vectors[done : done + len(chunk)] = chunk if axes is None else axes.project(chunk)
             done += len(chunk)
             bar.update(done)
-    return EmbeddingTable(vectors=vectors, cells=cells, metadata=_describe(run))
+    metadata = _describe(run)
+    if hidden:
+        metadata["states"] = "hidden"
+    if components is not None:
+        metadata["components"] = str(components)
+    if simplify:
+        metadata["simplified"] = "yes"
+    return EmbeddingTable(vectors=vectors, cells=cells, metadata=metadata)
 
 
 def embed_stream(

@@ -12,6 +12,7 @@ from arch2vec_fast._checks import (
     check_gin_encode,
     check_kernels,
 )
+from arch2vec_fast._checks_gp import GpCandidates, gp_candidates
 from arch2vec_fast._edges import (
     REDUCTIONS,
     check_choice,
@@ -23,6 +24,7 @@ from arch2vec_fast._edges import (
     check_target,
 )
 from arch2vec_fast._functional_dngo import dngo_acquire, dngo_draw, dngo_evidence, dngo_fit
+from arch2vec_fast._functional_gp import gp_acquire, gp_extend
 from arch2vec_fast._gin_shape import GinShape
 from arch2vec_fast._gin_train import GinTrainBuffers, GinTrainConfig, check_gin_train
 from arch2vec_fast._latents import PackedLatents
@@ -31,6 +33,7 @@ __all__ = [
     "GinShape",
     "GinTrainBuffers",
     "GinTrainConfig",
+    "GpCandidates",
     "dngo_acquire",
     "dngo_draw",
     "dngo_evidence",
@@ -38,6 +41,9 @@ __all__ = [
     "gin_aggregate",
     "gin_encode",
     "gin_train",
+    "gp_acquire",
+    "gp_candidates",
+    "gp_extend",
     "inner_product_decode",
     "inner_product_loss",
     "nearest_latent",

@@ -31,6 +31,7 @@ from arch2vec_fast._latents import (
     visited_words,
 )
 from arch2vec_fast._reference_dngo import dngo_acquire, dngo_draw, dngo_evidence, dngo_fit
+from arch2vec_fast._reference_gp import gp_acquire, gp_extend
 
 __all__ = [
     "dngo_acquire",
@@ -40,6 +41,8 @@ __all__ = [
     "gin_aggregate",
     "gin_encode",
     "gin_train",
+    "gp_acquire",
+    "gp_extend",
     "inner_product_decode",
     "inner_product_loss",
     "nearest_latent",

@@ -74,6 +74,15 @@ STABLE_TORCH_LIBRARY(arch2vec_fast, m) {
       "dngo_acquire(Tensor candidates, Tensor weight, Tensor bias, Tensor coefficients, "
       "Tensor factor, Tensor noise, Tensor target, Tensor? visited, int num_results, int score, "
       "bool predictions) -> (Tensor, Tensor, Tensor, Tensor)");
+  // Gaussian processes, see gp/gp.h.
+  m.def(
+      "gp_extend(Tensor panels, Tensor norms, Tensor starts, Tensor colours, Tensor weights, "
+      "Tensor holder_starts, Tensor holders, Tensor holder_weights, Tensor rows, Tensor first, "
+      "Tensor last, Tensor factor, Tensor kernel, Tensor(a!) solved, Tensor(b!) explained) -> ()");
+  m.def(
+      "gp_acquire(Tensor solved, Tensor explained, Tensor coefficients, Tensor counts, "
+      "Tensor scale, Tensor target, Tensor? visited, int num_candidates, int num_results, "
+      "bool predictions) -> (Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(arch2vec_fast, CompositeExplicitAutograd, m) {

@@ -137,3 +137,46 @@ def test_rejects_columns_of_another_length(table: EmbeddingTable, tmp_path: Path
     with pytest.raises(ValueError, match=r"columns\['time'\]: 3 values for 400 cells"):
         table.export_released(tmp_path / "x.pt", {"time": [1, 2, 3]})
     assert not (tmp_path / "x.pt").exists()
+
+
+@pytest.mark.parametrize("engine", ["fused", "eager"])
+def test_hidden_is_the_readout_of_every_layer(run: Run, engine: str) -> None:
+    table = embed(run, readout="hidden", engine=engine)
+    assert table.vectors.shape == (400, run.recipe.num_layers * run.recipe.hidden_dim)
+    assert table.metadata["states"] == "hidden"
+    with torch.no_grad():
+        adjacency, node_ops = unpack(run.cells.to_torch(), run.space.layout)
+        states = run.model.hidden_states(adjacency, node_ops)
+        expected = torch.cat([run.model.readout(state, node_ops) for state in states], 1)
+    torch.testing.assert_close(torch.from_numpy(table.vectors), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("chunk_size", [7, 399, None])
+def test_components_are_those_of_an_svd(run: Run, chunk_size: int | None) -> None:
+    whole = embed(run, readout="hidden").vectors.astype(np.float64)
+    table = embed(run, readout="hidden", components=5, chunk_size=chunk_size)
+    assert table.metadata["components"] == "5"
+    centred = whole - whole.mean(0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    axes = axes[:5] * np.sign(axes[np.arange(5), np.abs(axes[:5]).argmax(1)])[:, None]
+    scale = np.abs(centred @ axes.T).max()
+    np.testing.assert_allclose(table.vectors, centred @ axes.T, atol=1e-4 * scale)
+
+
+def test_simplified_cells_share_a_vector_and_keep_their_codes(run: Run) -> None:
+    cells = SPACE.enumerate()[:500]
+    table = embed(run, cells, simplify=True)
+    assert table.cells == cells
+    assert table.metadata["simplified"] == "yes"
+    np.testing.assert_array_equal(table.vectors, embed(run, SPACE.simplify(cells)).vectors)
+    _, _, group = SPACE.simplify(cells).unique()
+    assert len(np.unique(table.vectors, axis=0)) <= group.max() + 1 < 500
+
+
+def test_rejects_impossible_readouts(run: Run) -> None:
+    with pytest.raises(ValueError, match="readout: unknown 'mean'; choose one of latent, hidden"):
+        embed(run, readout="mean")
+    with pytest.raises(ValueError, match=r"components: 17 is outside 1 .. 16, the dimensions"):
+        embed(run, components=17)
+    with pytest.raises(ValueError, match="components: there are no vectors"):
+        embed(run, run.cells[:0], components=3)

@@ -21,9 +21,10 @@ LEVELS = [
     {"_fakes", "_library"},
     {"_autograd", "_checks", "_edges", "_gin_shape", "_latents", "reference"}
     | {"_gin_train", "_gin_train_twin", "_philox"}
-    | {"_checks_dngo", "_reference_dngo"},
-    {"spaces", "_functional_dngo", "functional"},
-    {"_files", "_memory", "_pickles", "_processes", "_progress"}
+    | {"_checks_dngo", "_reference_dngo"}
+    | {"_checks_gp", "_reference_gp"},
+    {"spaces", "_functional_dngo", "_functional_gp", "functional"},
+    {"_files", "_memory", "_pickles", "_principal", "_processes", "_progress"}
     | {"surrogates", "index", "embeddings", "sharded", "models", "benchmarks"},
     {"pretrain", "search", "darts", "analysis"},
     {"cli", "compat"},

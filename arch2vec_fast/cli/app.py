@@ -113,6 +113,15 @@ def embed(
     space: Annotated[
         bool, typer.Option("--space", help="Embed the whole space, not just the run's cells.")
     ] = False,
+    readout: Annotated[
+        str, typer.Option(help="'latent' as in the paper, or 'hidden' states of all layers.")
+    ] = "latent",
+    pca: Annotated[
+        int | None, typer.Option(help="Keep this many principal components of the vectors.")
+    ] = None,
+    simplify: Annotated[
+        bool, typer.Option("--simplify", help="Encode the smallest equal cell of each.")
+    ] = False,
     engine: Annotated[
         str, typer.Option(help="'fused' kernels, or 'eager' plain PyTorch for comparison.")
     ] = "fused",
@@ -142,6 +151,8 @@ def embed(
     arch2vec-fast embed run --cells mine.json --out mine.safetensors
 
     torchrun --nproc-per-node 2 -m arch2vec_fast.cli embed run --space --device cuda
+
+    arch2vec-fast embed run --space --readout hidden --pca 128 --simplify
     """
     from arch2vec_fast.cli.commands import embed_command
 
@@ -150,6 +161,9 @@ def embed(
         out,
         cells_file=cells,
         whole_space=space,
+        readout=readout,
+        pca=pca,
+        simplify=simplify,
         engine=engine,
         precision=precision,
         chunk=chunk,

@@ -130,6 +130,9 @@ def embed_command(
     *,
     cells_file: Path | None,
     whole_space: bool,
+    readout: str,
+    pca: int | None,
+    simplify: bool,
     engine: str,
     precision: str,
     chunk: int | None,
@@ -152,6 +155,9 @@ def embed_command(
     if cells_file is not None and whole_space:
         raise ValueError("space: cannot go with --cells; drop one")
     how: dict[str, Any] = {"engine": engine, "precision": precision, "chunk_size": chunk}
+    what: dict[str, Any] = {"readout": readout, "components": pca, "simplify": simplify}
+    if shard is not None and list(what.values()) != ["latent", None, False]:
+        raise ValueError("shard: files hold latent read-outs; drop --readout, --pca and --simplify")
     with joined(device) as processes:
         run = Run.load(run_path)
         if processes.first:
@@ -163,19 +169,20 @@ def embed_command(
         if shard is not None:
             stream = run.space.stream(shard) if whole_space else cells
             count = len(embed_shards(run, out, stream, shard_cells=shard, **how))
+            dimensions = run.recipe.latent_dim
             if not processes.first:
                 return
         else:
             out.parent.mkdir(parents=True, exist_ok=True)
-            table = embed(run, run.space.enumerate() if whole_space else cells, **how)
+            table = embed(run, run.space.enumerate() if whole_space else cells, **what, **how)
             table.save(out)
-            count = len(table)
+            count, dimensions = table.vectors.shape
     seconds = time.monotonic() - began
     written = [str(out)]
     if released is not None:
         table.export_released(released, released_columns(table.cells, run.space))
         written.append(str(released))
-    _print_embedded(run, count, written, seconds, as_json)
+    _print_embedded(run, (count, dimensions), written, seconds, as_json)
 
 
 def _released_path(out: Path, export: str | None, shard: int | None) -> Path | None:
@@ -193,14 +200,15 @@ def _released_path(out: Path, export: str | None, shard: int | None) -> Path | N
 
 
 def _print_embedded(
-    run: Run, cells: int, written: list[str], seconds: float, as_json: bool
+    run: Run, shape: tuple[int, int], written: list[str], seconds: float, as_json: bool
 ) -> None:
+    cells, dimensions = shape
     document = {
         "run": str(run.path),
         "space": run.space.name,
         "recipe": run.recipe.name,
         "cells": cells,
-        "dimensions": run.recipe.latent_dim,
+        "dimensions": dimensions,
         "files": written,
         "seconds": round(seconds, 3),
         "cells_per_second": round(cells / max(seconds, 1e-9), 1),

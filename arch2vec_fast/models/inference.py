@@ -29,20 +29,32 @@ PosteriorEncoder = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 
 def readout_encoder(
-    model: AutoencoderBase, layout: CellLayout, *, engine: str = "fused", precision: str = "fp32"
+    model: AutoencoderBase,
+    layout: CellLayout,
+    *,
+    hidden: bool = False,
+    engine: str = "fused",
+    precision: str = "fp32",
 ) -> CellEncoder:
     """A function codes [B,W] -> embedding [B,D] of `model` as it is now, on its device.
 
-    Later changes of the weights do not reach a fused one. Not differentiable. precision: see
+    Later changes of the weights do not reach a fused one. Not differentiable. hidden: read out the
+    node states of every GIN layer side by side, [B,L*H], instead of mu. precision: see
     `gin_encode`; an eager engine has "fp32" alone. Raises ValueError for an unknown or impossible
     choice.
     """
+    if hidden and not isinstance(model, GinVae):
+        raise ValueError(f"readout: {model.recipe.name} has no GIN layers to read out; use latent")
     if (gin := _fusible(model, engine, precision)) is not None:
         folded = FoldedGin(gin, layout)
-        return lambda codes: folded(codes, precision=precision)
+        output = "hidden" if hidden else "readout"
+        return lambda codes: folded(codes, output=output, precision=precision)
 
     def encode(codes: Tensor) -> Tensor:
         adjacency, node_ops = unpack(codes, layout)
+        if hidden and isinstance(model, GinVae):
+            states = model.hidden_states(adjacency, node_ops)
+            return torch.cat([model.readout(state, node_ops) for state in states], 1)
         return model.readout(model.encode(adjacency, node_ops)[0], node_ops)
 
     return torch.no_grad()(encode)

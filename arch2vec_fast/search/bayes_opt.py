@@ -21,6 +21,7 @@ from torch import Tensor
 from arch2vec_fast.benchmarks.base import Benchmark
 from arch2vec_fast.search.base import Proposals, SearchProblem
 from arch2vec_fast.search.candidates import Candidates
+from arch2vec_fast.search.gp_search import GpSearch
 from arch2vec_fast.search.observations import (
     Batch,
     Observations,
@@ -39,10 +40,15 @@ _SEARCHES_AT_ONCE = 25
 _SCORES_AT_ONCE = 1 << 23
 
 
-def arch2vec_bo(problem: SearchProblem) -> DngoSearch:
-    """`arch2vec-bo`: DNGO over the embeddings of the problem. ValueError if it has none."""
+def arch2vec_bo(problem: SearchProblem) -> DngoSearch | GpSearch:
+    """`arch2vec-bo`: the recipe's surrogate over the embeddings of the problem.
+
+    ValueError if it has none.
+    """
     if problem.embeddings is None:
         raise ValueError("embeddings: none given; arch2vec-bo searches among the vectors of cells")
+    if problem.recipe.surrogate == "gp":
+        return GpSearch(problem)
     return DngoSearch(problem, problem.embeddings.vectors)
 
 

@@ -23,6 +23,7 @@ class SearchRecipe:
         num_initial: random queries before the first model.
         batch_size: cells a round.
         surrogate: `dngo` (the paper's) or `gp` (exact Gaussian process, Weisfeiler-Lehman kernel).
+        gp_targets: what the Gaussian process is fitted to; see `GpRecipe.targets`.
         distinct_queries: propose unvisited cells alone; released: its visited set never matches, so
             the same cells are queried again and again.
         standard_deviation: expected improvement takes the standard deviation; released: the
@@ -55,6 +56,7 @@ class SearchRecipe:
     num_initial: int = 16
     batch_size: int = 5
     surrogate: Literal["dngo", "gp"] = "dngo"
+    gp_targets: Literal["rank", "clip", "standard", "none"] = "rank"
     distinct_queries: bool = True
     standard_deviation: bool = True
     squared_residual: bool = True

@@ -8,5 +8,14 @@ from arch2vec_fast.spaces._registry import get, names
 from arch2vec_fast.spaces.base import CellSpace
 from arch2vec_fast.spaces.cell_batch import CellBatch
 from arch2vec_fast.spaces.layout import CellLayout
+from arch2vec_fast.spaces.wl import WlHistogram, wl_histogram
 
-__all__ = ["CellBatch", "CellLayout", "CellSpace", "get", "names"]
+__all__ = [
+    "CellBatch",
+    "CellLayout",
+    "CellSpace",
+    "WlHistogram",
+    "get",
+    "names",
+    "wl_histogram",
+]

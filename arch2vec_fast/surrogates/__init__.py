@@ -8,11 +8,16 @@ from arch2vec_fast.surrogates.acquisition import (
 )
 from arch2vec_fast.surrogates.bayesian_linear import BayesianLinearRegression
 from arch2vec_fast.surrogates.dngo import DNGO, DngoRecipe, Proposal
+from arch2vec_fast.surrogates.gp import GaussianProcess
+from arch2vec_fast.surrogates.gp_observations import GpRecipe, GpSettings
 
 __all__ = [
     "DNGO",
     "BayesianLinearRegression",
     "DngoRecipe",
+    "GaussianProcess",
+    "GpRecipe",
+    "GpSettings",
     "Proposal",
     "expected_improvement",
     "log_expected_improvement",

@@ -10,6 +10,7 @@
 #include "canonical.h"
 #include "dense.h"
 #include "numpy_codes.h"
+#include "wl_histogram.h"
 
 namespace a2v {
 
@@ -71,6 +72,23 @@ CodeArray canonical(const CodeArray& codes, int num_nodes, int num_op_types, int
   return out;
 }
 
+template <typename Value>
+py::array_t<Value> to_array(const std::vector<Value>& values) {
+  return py::array_t<Value>(static_cast<py::ssize_t>(values.size()), values.data());
+}
+
+py::tuple wl_histogram(const CodeArray& codes, int num_nodes, int num_op_types, int depth) {
+  if (depth < 0 || depth > kMaxNodes) throw std::invalid_argument("depth: outside 0..16");
+  const CodesView view = view_codes(codes, num_nodes, num_op_types);
+  WlHistograms found;
+  {
+    py::gil_scoped_release release;
+    found = wl_histograms(view.layout, view.data, view.count, depth);
+  }
+  return py::make_tuple(to_array(found.starts), to_array(found.colours), to_array(found.counts),
+                        found.num_colours);
+}
+
 template <typename Count>
 py::array_t<std::int64_t> count_per_cell(const CodeArray& codes, int num_nodes, int num_op_types,
                                          Count count) {
@@ -103,6 +121,7 @@ PYBIND11_MODULE(_cells, m) {
       [](const CodeArray& c, int n, int f) { return count_per_cell(c, n, f, num_edges); }, codes,
       num_nodes, num_op_types);
   m.def("canonical", &canonical, codes, num_nodes, num_op_types, py::arg("threads") = 0);
+  m.def("wl_histogram", &wl_histogram, codes, num_nodes, num_op_types, py::arg("depth"));
   bind_spaces(m);
   bind_darts(m);
 }

@@ -265,6 +265,9 @@ A2V_INLINE void split(V16 a, V16* m, V16* e) {
 
 A2V_INLINE V16 zero() { return set1(0.0F); }
 
+// A constant of the type of its first argument, for functions of lanes and of floats alike.
+A2V_INLINE V16 constant_like(V16, float value) { return set1(value); }
+
 // Lanes i and i + 8, then i + 4, i + 2, i + 1: the same bits at every level.
 A2V_INLINE float sum(V16 a) {
 #if defined(A2V_SIMD_AVX512) || defined(A2V_SIMD_AVX2)

@@ -13,10 +13,10 @@
 
 #include <cstddef>
 
+#include "common/functions.h"
 #include "common/simd.h"
 #include "dngo/dngo.h"
 #include "dngo/dngo_cpu.h"
-#include "dngo/functions.h"
 
 namespace a2v::A2V_SIMD {
 namespace dngo_acquire_detail {

@@ -14,14 +14,12 @@
 #include <cmath>
 #include <cstddef>
 
+#include "common/functions.h"
 #include "common/simd.h"
 #include "dngo/dngo.h"
 #include "dngo/dngo_cpu.h"
-#include "dngo/functions.h"
 
 namespace a2v::A2V_SIMD {
-
-A2V_INLINE V16 constant_like(V16, float value) { return set1(value); }
 
 namespace dngo_fit_detail {
 

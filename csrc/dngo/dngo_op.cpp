@@ -8,15 +8,14 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <functional>
 #include <optional>
 #include <tuple>
 #include <vector>
 
+#include "common/best_keys.h"
 #include "common/check.h"
 #include "common/cpu_features.h"
 #include "dngo/dngo_cpu.h"
-#include "dngo/rank_key.h"
 
 namespace {
 
@@ -89,26 +88,6 @@ Tensor dngo_evidence(const Tensor& eigenvalue, const Tensor& energy, const Tenso
   return call.optimum;
 }
 
-// Keeps the `capacity` largest keys it is offered, in keys[0 .. capacity - 1]: a heap whose front
-// is the least of them.
-class BestKeys {
- public:
-  BestKeys(std::uint64_t* keys, int capacity) : first_(keys), last_(keys + capacity) {
-    std::fill(first_, last_, a2v::kNoKey);
-  }
-  void offer(std::uint64_t key) {
-    if (first_ != last_ && key > *first_) {
-      std::pop_heap(first_, last_, std::greater<>());
-      *(last_ - 1) = key;
-      std::push_heap(first_, last_, std::greater<>());
-    }
-  }
-
- private:
-  std::uint64_t* first_;
-  std::uint64_t* last_;
-};
-
 // The best K of every chunk of every seed, in keys [S, chunks, K].
 void search_chunks(const a2v::DngoAcquireParams& params, std::int64_t seeds, std::int64_t chunks,
                    std::uint64_t* keys) {
@@ -128,15 +107,10 @@ void search_chunks(const a2v::DngoAcquireParams& params, std::int64_t seeds, std
             packed = s;
           }
           run.acquire(params, s, first, last, workspace.data(), scores.data());
-          BestKeys best(keys + task * params.num_results, params.num_results);
+          a2v::BestKeys best(keys + task * params.num_results, params.num_results);
           const std::uint8_t* visited =
               params.visited == nullptr ? nullptr : params.visited + s * params.num_candidates;
-          for (std::int64_t q = first; q < last; ++q) {
-            if (visited == nullptr || visited[q] == 0) {
-              best.offer(a2v::rank_key(scores[static_cast<std::size_t>(q - first)],
-                                       static_cast<std::uint32_t>(q)));
-            }
-          }
+          a2v::offer_scores(scores.data(), first, last, visited, &best);
         }
       });
 }
@@ -154,17 +128,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> dngo_acquire(
   const std::int64_t listed = chunks * num_results;
   std::vector<std::uint64_t> keys(static_cast<std::size_t>(seeds * listed));
   search_chunks(call.params, seeds, chunks, keys.data());
-  float* best = call.scores.mutable_data_ptr<float>();
-  std::int64_t* indices = call.indices.mutable_data_ptr<std::int64_t>();
-  const std::int64_t found = std::min(num_results, listed);
   for (std::int64_t s = 0; s < seeds; ++s) {
-    std::uint64_t* list = keys.data() + s * listed;
-    std::partial_sort(list, list + found, list + listed, std::greater<>());
-    for (std::int64_t k = 0; k < num_results; ++k) {
-      const std::uint64_t key = k < found ? list[k] : a2v::kNoKey;
-      *best++ = a2v::key_score(key);
-      *indices++ = a2v::key_index(key);
-    }
+    a2v::list_best(keys.data() + s * listed, listed, num_results,
+                   call.scores.mutable_data_ptr<float>() + s * num_results,
+                   call.indices.mutable_data_ptr<std::int64_t>() + s * num_results);
   }
   return {call.scores, call.indices, call.mean, call.variance};
 }

@@ -6,8 +6,8 @@
 
 #include "common/device.cuh"
 #include "common/launch.cuh"
+#include "common/rank_key.h"
 #include "dngo/dngo_cuda.h"
-#include "dngo/rank_key.h"
 
 namespace a2v {
 namespace {

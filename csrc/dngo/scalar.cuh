@@ -20,4 +20,4 @@ __device__ inline float select(bool condition, float yes, float no) { return con
 
 }  // namespace a2v
 
-#include "dngo/functions.h"
+#include "common/functions.h"

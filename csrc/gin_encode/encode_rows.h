@@ -9,15 +9,13 @@
 
 #include <cstdint>
 
+#include "cells/colour_key.h"
+
 namespace a2v {
 
 // Rows that a kernel carries through a whole layer in its scratch: a multiple of its register
 // block; input and output (2 * 18 KB for H = 128) about fill the first-level cache.
 constexpr int kEncodeTile = 36;
-
-// A key is [own row, number of successors, number of neighbours, their rows], successors first;
-// where both directions weigh the same, all neighbours count as successors.
-constexpr int kKeyHeader = 3;
 
 struct EncodeLinear {
   const float* weight;  // panels as `pack` writes them

@@ -13,9 +13,9 @@
 #include <memory>
 #include <vector>
 
+#include "cells/node_colours.h"
 #include "gin_encode/encode_rows.h"
 #include "gin_encode/gin_encode.h"
-#include "gin_encode/node_colours.h"
 
 namespace a2v {
 

@@ -100,6 +100,20 @@ def test_embed(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert len(released) == 15_625
 
 
+def test_embed_for_search(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "e.safetensors"
+    made = document(
+        capsys, "embed", str(finished_run), "--readout", "hidden", "--pca", "7", "--simplify",
+        "--out", str(out),
+    )  # fmt: skip
+    assert (made["cells"], made["dimensions"]) == (600, 7)
+    metadata = EmbeddingTable.load(out).metadata
+    kept = {name: metadata[name] for name in ("states", "components", "simplified")}
+    assert kept == {"states": "hidden", "components": "7", "simplified": "yes"}
+
+
 def test_embed_makes_the_folder_it_writes_to(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

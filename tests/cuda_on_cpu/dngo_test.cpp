@@ -13,9 +13,9 @@
 #include <string>
 #include <vector>
 
+#include "common/rank_key.h"
 #include "dngo/dngo_cpu.h"
 #include "dngo/dngo_cuda.h"
-#include "dngo/rank_key.h"
 
 namespace {
 

@@ -17,8 +17,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "cells/colour_key.h"
 #include "cells/packed_cell.h"
-#include "gin_encode/encode_rows.h"
 
 namespace a2v {
 
@@ -29,12 +29,10 @@ struct ColourNode {
   std::uint16_t predecessors;
 };
 
-constexpr int key_size(int num_nodes) { return kKeyHeader + num_nodes - 1; }
-
 // What look-ups of a cell's next colours need.
 struct NextColours {
   std::uint64_t hash[kMaxNodes];
-  std::uint32_t keys[kMaxNodes * (kKeyHeader + kMaxNodes - 1)];  // [N, key_size], encode_rows.h
+  std::uint32_t keys[kMaxNodes * (kKeyHeader + kMaxNodes - 1)];  // [N, key_size], colour_key.h
 };
 
 // Nodes of one cell in the order of (hash, row).

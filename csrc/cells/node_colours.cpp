@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // See node_colours.h.
 
-#include "gin_encode/node_colours.h"
+#include "cells/node_colours.h"
 
 #include <bit>
 
