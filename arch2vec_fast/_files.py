@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are whole or absent: written beside, flushed to disk, then renamed into place."""
+"""What runs, tables and searches keep on disk: JSON lines, tensors, cells."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,27 +15,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from arch2vec_fast.spaces import CellBatch, CellLayout
+from arch2vec_fast._atomic import atomic_file, read_json, write_json
+from arch2vec_fast.spaces import CellBatch, CellLayout, CellSpace
+
+__all__ = [
+    "append_line",
+    "atomic_file",
+    "keep_lines",
+    "read_cells",
+    "read_json",
+    "read_lines",
+    "read_tensors",
+    "read_torch",
+    "remove_leftovers",
+    "write_cells",
+    "write_json",
+    "write_tensors",
+    "write_torch",
+]
 
 _ATOMIC_NAMES = ("config.json", "metrics.jsonl", "checkpoint.pt", "prior.safetensors", "cells.npz")
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that replaces `path` only if the block ends without an error."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise OSError(f"{path}: could not be written ({error}); nothing was changed") from error
-        raise
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -46,20 +42,6 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.glob(".*.*"):
         if path.name.startswith(tuple(f".{name}." for name in _ATOMIC_NAMES)):
             path.unlink()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON."""
-    with atomic_file(path) as file:
-        file.write((json.dumps(value, indent=2) + "\n").encode())
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON; a file that is not JSON is a ValueError that names it."""
-    try:
-        return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a JSON file ({error}); is it truncated?") from None
 
 
 def append_line(path: Path, value: Any) -> None:
@@ -72,13 +54,14 @@ def append_line(path: Path, value: Any) -> None:
 
 
 def read_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Lines of a file of JSON lines, raw and parsed; a line torn by a kill is left out."""
+    """Objects of a file of JSON lines, raw and parsed; a line torn by a kill is left out."""
     for raw in path.read_bytes().splitlines(keepends=True):
         try:
             line = json.loads(raw)
         except ValueError:
             continue
-        yield raw, line
+        if isinstance(line, dict):
+            yield raw, line
 
 
 def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
@@ -138,17 +121,20 @@ def write_cells(path: Path, cells: CellBatch) -> None:
         np.savez_compressed(file, codes=cells.codes, layout=layout)
 
 
-def read_cells(path: Path, layout: CellLayout) -> CellBatch:
-    """Read cells of `layout` from a `.npz` of `write_cells` or a released-format `.json`."""
+def read_cells(path: Path, space: CellSpace) -> CellBatch:
+    """Read cells from a `.npz` of `write_cells` or a `.json` of the space; all are of its layout.
+
+    Whether they are cells of the space is not judged.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of cells")
     readers: dict[str, Callable[[], CellBatch]] = {
         ".npz": lambda: _read_npz(path),
-        ".json": lambda: CellBatch.load_json(path, layout),
+        ".json": lambda: space.load_json(path),
     }
     if path.suffix not in readers:
         raise ValueError(f"{path}: cells are read from .npz or .json files, not {path.suffix!r}")
-    cells = readers[path.suffix]()
+    cells, layout = readers[path.suffix](), space.layout
     if cells.layout != layout:
         raise ValueError(
             f"{path}: holds cells of {cells.layout.num_nodes} nodes and "
@@ -162,7 +148,6 @@ def _read_npz(path: Path) -> CellBatch:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             num_nodes, num_op_types = archive["layout"].tolist()
-            codes = archive["codes"]
+            return CellBatch(archive["codes"], CellLayout(num_nodes, num_op_types))
     except Exception as error:  # zipfile, zlib, numpy and KeyError, by where the file is cut
         raise ValueError(f"{path}: not a whole file of cells ({error})") from None
-    return CellBatch(codes, CellLayout(num_nodes, num_op_types))

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "arch2vec_fast"
 # From the bottom up. `_cells` and `_C` are the compiled modules.
 LEVELS = [
     {"_cells", "_C", "_C_cuda"},
-    {"_fakes", "_library"},
+    {"_atomic", "_fakes", "_library"},
     {"_autograd", "_checks", "_edges", "_gin_shape", "_latents", "reference"}
     | {"_gin_train", "_gin_train_twin", "_philox"}
     | {"_checks_dngo", "_reference_dngo"}
@@ -32,8 +32,8 @@ LEVELS = [
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 
 # spaces must work where torch is not installed, so it may import nothing of the package but these.
-TORCH_FREE = {"spaces"}
-TORCH_FREE_IMPORTS = {"spaces", "_cells", "__init__"}
+TORCH_FREE = {"_atomic", "spaces"}
+TORCH_FREE_IMPORTS = {"_atomic", "spaces", "_cells", "__init__"}
 
 # Optional or heavy: imported inside the functions that need them, never while a module loads.
 LAZY = {

@@ -43,7 +43,7 @@ def pretrain_command(
     if cells_file is not None and limit is not None:
         raise ValueError("limit: samples from the space, so it cannot go with --cells; drop one")
     check_writable(out)
-    cells = None if cells_file is None else read_cells(cells_file, space.layout)
+    cells = None if cells_file is None else read_cells(cells_file, space)
     began = time.monotonic()
     try:
         with joined(device) as processes:
@@ -164,7 +164,7 @@ def embed_command(
             warn_unfinished(run)
         check_writable(out)
         how |= {"device": device, "progress": True}
-        cells = None if cells_file is None else read_cells(cells_file, run.space.layout)
+        cells = None if cells_file is None else read_cells(cells_file, run.space)
         began = time.monotonic()
         if shard is not None:
             stream = run.space.stream(shard) if whole_space else cells

@@ -171,7 +171,7 @@ class Run:
         if source["source"] == "enumerated":
             cells = _enumerate(self.space, source["order"])
         else:
-            cells = read_cells(self.path / "cells.npz", self.space.layout)
+            cells = read_cells(self.path / "cells.npz", self.space)
         if _digest(cells) != source["sha256"]:
             raise ValueError(f"run: the cells of {self.path} differ from those it was trained on")
         return cells

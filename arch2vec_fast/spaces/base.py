@@ -7,12 +7,15 @@ spaces build on: they replace the methods for which they have a better answer, n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from arch2vec_fast import _cells
+from arch2vec_fast._atomic import read_json, write_json
 from arch2vec_fast.spaces import _arrays
 from arch2vec_fast.spaces.cell_batch import CellBatch
 from arch2vec_fast.spaces.layout import CellLayout
@@ -369,6 +372,28 @@ class CellSpace:
     def num_parameters(self, cells: CellBatch) -> NDArray[np.int64]:
         """Trainable parameters of the benchmark's network, int64 ``[B]``; benchmark spaces only."""
         raise ValueError(f"num_parameters: {self.name} defines no network; use a benchmark space")
+
+    # ---- files -----------------------------------------------------------------------------------
+
+    def from_json(self, records: Mapping[str, Any]) -> CellBatch:
+        """Cells of the space's released records, parsed; here those of ``CellBatch.to_json``."""
+        return CellBatch.from_json(records, self.layout)
+
+    def to_json(self, cells: CellBatch) -> dict[str, Any]:
+        """The released records of cells; inverse of ``from_json``."""
+        return self._checked(cells).to_json()
+
+    def load_json(self, path: str | Path) -> CellBatch:
+        """``from_json`` of a file; raises OSError or ValueError naming the file."""
+        records = read_json(Path(path))
+        try:
+            return self.from_json(records)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def save_json(self, cells: CellBatch, path: str | Path) -> None:
+        """Write ``to_json`` to a file, whole or not at all."""
+        write_json(Path(path), self.to_json(cells), indent=None)
 
     # ---- one cell, for people --------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ takes 142 MB.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from arch2vec_fast import _cells
+from arch2vec_fast._atomic import read_json, write_json
 from arch2vec_fast.spaces import _arrays
 from arch2vec_fast.spaces.layout import CellLayout
 
@@ -152,6 +152,8 @@ class CellBatch:
         ``records`` is the parsed ``data.json``, a mapping of "0", "1", ... to records, or a
         sequence of them. Without ``layout`` the sizes of the first record are taken.
         """
+        if not isinstance(records, Iterable):
+            raise TypeError("records: expected a JSON object or list of cells")
         rows = list(records.values() if isinstance(records, Mapping) else records)
         if not rows and layout is None:
             raise ValueError("records: empty, so the layout is unknown; pass layout=")
@@ -185,22 +187,15 @@ class CellBatch:
     @classmethod
     def load_json(cls, path: str | Path, layout: CellLayout | None = None) -> Self:
         """``from_json`` of a file; raises OSError or ValueError naming the file."""
-        try:
-            records = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"{path}: not a JSON file ({error}); is the download complete?"
-            ) from None
-        if not isinstance(records, Mapping | list):
-            raise ValueError(f"{path}: expected a JSON object or list of cells")
+        records = read_json(Path(path))
         try:
             return cls.from_json(records, layout)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from None
 
     def save_json(self, path: str | Path) -> None:
-        """Writes ``to_json`` to a file."""
-        Path(path).write_text(json.dumps(self.to_json()), encoding="utf-8")
+        """Writes ``to_json`` to a file, whole or not at all."""
+        write_json(Path(path), self.to_json(), indent=None)
 
     def to_torch(self, device: torch.device | str | None = None) -> torch.Tensor:
         """The codes as an int64 tensor ``[B, W]`` of its own memory, on ``device``."""

@@ -12,9 +12,7 @@ Source: Liu et al., "DARTS", ICLR 2019; matrix form and sampling of Yan et al., 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -300,17 +298,20 @@ class Darts(CellSpace):
         edges: Edges = _cells.darts_unpack(cells.codes)[0]
         return edges
 
-    def from_json(self, records: Mapping[str, Sequence[Any]]) -> CellBatch:
+    def from_json(self, records: Mapping[str, Any]) -> CellBatch:
         """Cells of the released data: ``{hash: [adjacency, labels, [[input, operation] x 8]]}``.
 
         Raises ValueError naming the first record that is no such triple, no valid cell, or whose
-        genotype is not that of its matrix. Hashes are not looked at.
+        genotype is not that of its matrix. Hashes are not looked at. Records of
+        ``CellBatch.to_json`` are read too.
         """
         if not isinstance(records, Mapping):
             raise ValueError(
                 "records: not an object of cells by hash; give the parsed released JSON"
             )
         keys, rows = list(records), list(records.values())
+        if rows and isinstance(rows[0], Mapping):
+            return super().from_json(records)
         for key, row in zip(keys, rows, strict=True):
             if not isinstance(row, (list, tuple)) or len(row) != 3:
                 raise ValueError(f"records[{key!r}]: not [adjacency, labels, genotype]")
@@ -337,21 +338,6 @@ class Darts(CellSpace):
         keys = [digest.tobytes().hex() for digest in _cells.darts_hash(cells.codes)]
         rows = zip(adjacency.tolist(), labels.tolist(), genotypes, strict=True)
         return dict(zip(keys, map(list, rows), strict=True))
-
-    def load_json(self, path: str | Path) -> CellBatch:
-        """``from_json`` of a file; raises OSError or ValueError naming the file."""
-        try:
-            return self.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"{path}: not a JSON file ({error}); is the download complete?"
-            ) from None
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from None
-
-    def save_json(self, cells: CellBatch, path: str | Path) -> None:
-        """Write ``to_json`` to a file."""
-        Path(path).write_text(json.dumps(self.to_json(cells)), encoding="utf-8")
 
 
 def _pack(edges: Edges) -> CellBatch:

@@ -12,7 +12,7 @@ from arch2vec_fast import spaces
 from arch2vec_fast._files import read_cells, write_cells
 from arch2vec_fast.models import PRIORS, Recipe
 from arch2vec_fast.pretrain import Run, pretrain
-from arch2vec_fast.spaces import CellBatch, CellLayout
+from arch2vec_fast.spaces import CellBatch
 
 SPACE = spaces.get("nasbench201")
 
@@ -107,20 +107,20 @@ def test_cells_file_round_trip_and_errors(tmp_path: Path) -> None:
     cells = SPACE.sample(20, seed=3)
     path = tmp_path / "cells.npz"
     write_cells(path, cells)
-    assert read_cells(path, cells.layout) == cells
+    assert read_cells(path, SPACE) == cells
     with pytest.raises(ValueError, match=r"cells\.npz: holds cells of 8 nodes and 7 operation"):
-        read_cells(path, CellLayout(7, 5))
+        read_cells(path, spaces.get("nasbench101"))
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(ValueError, match="not a whole file of cells"):
-        read_cells(path, cells.layout)
+        read_cells(path, SPACE)
     np.savez(path, codes=np.array([object()]), layout=np.array([8, 7]))
     with pytest.raises(ValueError, match="not a whole file of cells"):
-        read_cells(path, cells.layout)
+        read_cells(path, SPACE)
     with pytest.raises(FileNotFoundError, match="no such file of cells"):
-        read_cells(tmp_path / "none.npz", cells.layout)
+        read_cells(tmp_path / "none.npz", SPACE)
     (tmp_path / "cells.txt").write_text("")
     with pytest.raises(ValueError, match=r"\.npz or \.json files, not '\.txt'"):
-        read_cells(tmp_path / "cells.txt", cells.layout)
+        read_cells(tmp_path / "cells.txt", SPACE)
 
 
 def test_config_names_everything(run: Run) -> None:
