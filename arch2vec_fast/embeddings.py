@@ -26,9 +26,9 @@ from arch2vec_fast.spaces import CellBatch, CellLayout
 if TYPE_CHECKING:
     from arch2vec_fast.pretrain import Run
 
-# Cells of a pass. Fused: the more, the more of their sub-structures are shared; about a second's
-# work. Eager: the node states (4 MB for NAS-Bench-101) stay in cache.
-_CHUNK = {"fused": 262_144, "eager": 1024}
+# Cells of a pass. Fused: equal ones are encoded once, so all of NAS-Bench-101 at once; a few
+# seconds' work. Eager: the node states (4 MB for NAS-Bench-101) stay in cache.
+_CHUNK = {"fused": 524_288, "eager": 1024}
 _SHARDS = ", or embed_shards (--shard), which keeps one batch in memory"
 
 READOUTS = ("latent", "hidden")

@@ -246,8 +246,8 @@ def gin_encode(
         precision: of the products. "fp32" (on CUDA three products of operands split into two
             scaled fp16: the 22 bits of 3xTF32); "bf16" (on the CPU only where it has AVX-512 BF16:
             about 2e-2 relative); "tf32" (CUDA only, 11 bits an operand: about 1e-3 relative).
-        share: CPU only, changes no result: compute equal sub-structures of different cells once
-            (True), never (False), or as long as it pays (None).
+        share: CPU only, changes no result: compute equal cells and equal sub-structures of
+            different cells once (True), never (False), or as long as it pays (None).
 
     Returns:
         float32 of the shape that `output` names.
@@ -262,7 +262,7 @@ def gin_encode(
     Not differentiable: train with the model, encode with this. Deterministic; on the CPU a cell's
     bits depend neither on the other cells of the call nor on threads, and isomorphic cells get the
     same bits. About 2 N H^2 ((L-1) K + 1) operations a cell, on torch's intra-op threads; memory
-    beyond the result is a few hundred MB, whatever B is. Compiles with
+    beyond the result is a few hundred MB and 60 bytes a cell. Compiles with
     `torch.compile(fullgraph=True)`. Source: Yan et al. 2020, section 3.1, equation 2.
 
     Example:

@@ -9,6 +9,8 @@ namespace a2v {
 namespace {
 
 constexpr std::size_t kFirstSlots = 1024;
+constexpr std::uint64_t kOwn = 0x9E3779B97F4A7C15U;
+constexpr std::uint64_t kPredecessor = 0xD1B54A32D192ED03U;
 
 // The finaliser of splitmix64 (Steele, Lea, Flood 2014).
 constexpr std::uint64_t mix(std::uint64_t x) {
@@ -58,8 +60,6 @@ void order_nodes(const ColourNode* nodes, int num_nodes, std::uint8_t* order) {
 }
 
 void next_colours(const ColourNode* nodes, int num_nodes, bool directed, NextColours* next) {
-  constexpr std::uint64_t kOwn = 0x9E3779B97F4A7C15U;
-  constexpr std::uint64_t kPredecessor = 0xD1B54A32D192ED03U;
   const int size = key_size(num_nodes);
   std::uint8_t order[kMaxNodes];
   order_nodes(nodes, num_nodes, order);
@@ -88,6 +88,30 @@ void next_colours(const ColourNode* nodes, int num_nodes, bool directed, NextCol
   for (int v = 0; v < num_nodes; ++v) {
     next->hash[v] = mix(next->hash[v]);
   }
+}
+
+std::uint64_t signature_of(const CellLayout& layout, const std::uint64_t* words, int rounds) {
+  ColourNode nodes[kMaxNodes];
+  first_colours(layout, words, nodes);
+  std::uint64_t mixed[kMaxNodes];
+  for (int round = 0; round <= rounds; ++round) {
+    for (int v = 0; v < layout.num_nodes; ++v) {
+      mixed[v] = mix(nodes[v].hash);
+    }
+    for (int v = 0; v < layout.num_nodes; ++v) {
+      std::uint64_t sum = nodes[v].hash * kOwn;
+      for (unsigned mask = nodes[v].successors | nodes[v].predecessors; mask != 0;
+           mask &= mask - 1) {
+        sum += mixed[std::countr_zero(mask)];
+      }
+      nodes[v].hash = mix(sum);
+    }
+  }
+  std::uint64_t all = 0;
+  for (int v = 0; v < layout.num_nodes; ++v) {
+    all += mixed[v];  // of the colours after `rounds` rounds
+  }
+  return mix(all);
 }
 
 void first_colours(const CellLayout& layout, const std::uint64_t* words, ColourNode* nodes) {

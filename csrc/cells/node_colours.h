@@ -41,6 +41,10 @@ void order_nodes(const ColourNode* nodes, int num_nodes, std::uint8_t* order);
 // Keys and hashes of the next round. directed: tell successors and predecessors apart.
 void next_colours(const ColourNode* nodes, int num_nodes, bool directed, NextColours* next);
 
+// Depends on the colours after `rounds` rounds of an undirected cell's nodes, in whatever order
+// they stand: equal wherever they are, and else with a chance of 2^-64.
+std::uint64_t signature_of(const CellLayout& layout, const std::uint64_t* words, int rounds);
+
 // Nodes of a well-formed cell; rows are labels (0 = absent, else operation + 1).
 void first_colours(const CellLayout& layout, const std::uint64_t* words, ColourNode* nodes);
 

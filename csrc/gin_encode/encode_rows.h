@@ -5,6 +5,11 @@
 // States live in tables of rows, float32, padded with zeros to a multiple of 16 columns. A layer is
 // a function from the rows of one table to the rows of the next; a row's key says which rows it is
 // made of. A row is computed by the same operations in the same order whatever stands beside it.
+//
+// Where both directions weigh the same, a layer's first linear commutes with its sum over
+// neighbours, W (c x + sum of x_u) = c W x + sum of W x_u. It is then applied to the rows that are
+// summed, at the end of the layer before, because there are fewer of them: half a layer's work goes
+// by the colours of the round before.
 #pragma once
 
 #include <cstdint>
@@ -25,18 +30,23 @@ struct EncodeLinear {
 };
 
 struct LayerJob {
-  const EncodeLinear* linears;  // [K]
+  // A row begins as relu(scale * own + neighbours + entry) of rows that have been through the first
+  // linear, whose bias `entry` is [H, padded]; or, where entry is null, as the weighed sum alone.
+  float scale;
+  const float* gates;  // [2, width, padded], or null where both directions weigh one
+  const float* entry;
+  int width;                    // of a row of `in`
+  const EncodeLinear* linears;  // [num_linears], each followed by ReLU: they make the state
   int num_linears;
-  float scale;         // of a node's own state
-  const float* gates;  // [2, input width, padded], or null where both directions weigh one
+  int hidden;               // H
+  const EncodeLinear* out;  // of the state, without ReLU: the next layer's first linear or the head
   std::int64_t num_rows;
   const std::uint32_t* keys;  // [num_rows, key_size]
   int key_size;
-  const float* in;  // [.., input width, padded]
-  float* states;    // [num_rows, H, padded], or null: then
-  float* mu;        // [num_rows, D, padded], the head applied to the states
-  const EncodeLinear* head;
-  float* scratch;  // 2 * kEncodeTile * the widest row, padded
+  const float* in;  // [.., width, padded]
+  float* states;    // [num_rows, H, padded], or null where nobody asks for them
+  float* product;   // [num_rows, out->out, padded], or null: `out` is not applied
+  float* scratch;   // 2 * kEncodeTile * the widest row, padded
 };
 
 // out = factor * (sum of table[rows[i]], i < count); `out` has `width` columns and no padding.

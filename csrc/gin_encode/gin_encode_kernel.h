@@ -2,7 +2,7 @@
 // Body of gin_encode's kernels; one file an instruction set includes it. See simd.h.
 //
 // A layer takes its rows in tiles: gather and weigh the neighbours' rows into a tile in the
-// scratch, then K products (common/gemm.h) from tile to tile. Only the last one leaves the
+// scratch, then its products (common/gemm.h) from tile to tile. Only the last one leaves the
 // first-level cache. `Products` says in which numbers they are computed: Float32 below, Bfloat16 in
 // gin_encode_bf16.h.
 #pragma once
@@ -37,7 +37,8 @@ A2V_INLINE V16 sum_rows(const float* table, const std::uint32_t* rows, int count
   return sum;
 }
 
-// One panel of a row: scale * own + g1 * (sum over successors) + g2 * (sum over predecessors).
+// One panel of a row: scale * own + g1 * (sum over successors) + g2 * (sum over predecessors), or
+// what the first linear makes of it.
 A2V_INLINE V16 aggregate(const LayerJob& job, const std::uint32_t* key, int panel, int width) {
   const float* table = job.in + panel * kLanes;
   const std::uint32_t* rows = key + kKeyHeader;
@@ -45,7 +46,8 @@ A2V_INLINE V16 aggregate(const LayerJob& job, const std::uint32_t* key, int pane
   const V16 own = load(row_at(table, key[0], width));
   const V16 forwards = sum_rows(table, rows, successors, width);
   if (job.gates == nullptr) {
-    return fma(set1(job.scale), own, forwards);
+    const V16 sum = fma(set1(job.scale), own, forwards);
+    return job.entry == nullptr ? sum : relu(sum + load(job.entry + panel * kLanes));
   }
   const int others = static_cast<int>(key[2]) - successors;
   const V16 backwards = sum_rows(table, rows + successors, others, width);
@@ -57,13 +59,14 @@ A2V_INLINE V16 aggregate(const LayerJob& job, const std::uint32_t* key, int pane
 // Sixteen columns of a tile's rows are kTilePanel elements.
 constexpr std::ptrdiff_t kTilePanel = kEncodeTile * kLanes;
 
-template <class Products>
-void gather(const LayerJob& job, std::int64_t first, int rows, typename Products::Element* tile) {
-  const int panels = panels_of(job.linears[0].in);
+// sink(row, panel, how a row begins).
+template <class Sink>
+A2V_INLINE void gather(const LayerJob& job, std::int64_t first, int rows, Sink&& sink) {
+  const int panels = panels_of(job.width);
   for (int r = 0; r < rows; ++r) {
     const std::uint32_t* key = job.keys + (first + r) * job.key_size;
     for (int p = 0; p < panels; ++p) {
-      Products::store(tile + p * kTilePanel + r * kLanes, aggregate(job, key, p, panels * kLanes));
+      sink(r, p, aggregate(job, key, p, panels * kLanes));
     }
   }
 }
@@ -81,34 +84,33 @@ A2V_INLINE void apply(const EncodeLinear& linear, const typename Products::Eleme
 template <class Products>
 void layer_tile(const LayerJob& job, std::int64_t first, int rows) {
   using Element = typename Products::Element;
-  const EncodeLinear& front = job.linears[0];
-  const EncodeLinear& back = job.linears[job.num_linears - 1];
-  const std::ptrdiff_t widest = panels_of(front.in < front.out ? front.out : front.in);
+  const int hidden = panels_of(job.hidden) * kLanes;
+  const std::ptrdiff_t widest = panels_of(job.width < job.hidden ? job.hidden : job.width);
   auto* from = reinterpret_cast<Element*>(job.scratch);
   auto* to = reinterpret_cast<Element*>(job.scratch + widest * kTilePanel);
-  gather<Products>(job, first, rows, from);
-  for (const EncodeLinear* linear = &front; linear != &back; ++linear) {
-    apply<Products>(*linear, from, rows, [&](int row, int panel, V16 y) {
-      Products::store(to + panel * kTilePanel + row * kLanes, relu(y));
+  float* states = job.states == nullptr ? nullptr : job.states + first * hidden;
+  // Into a tile, and the layer's last values into the table of states as well.
+  const auto into = [&](Element* tile, int row, int panel, V16 y, bool last) {
+    Products::store(tile + panel * kTilePanel + row * kLanes, y);
+    if (last && states != nullptr) {
+      store(states + row * hidden + panel * kLanes, y);
+    }
+  };
+  gather(job, first, rows,
+         [&](int row, int panel, V16 y) { into(from, row, panel, y, job.num_linears == 0); });
+  for (int k = 0; k < job.num_linears; ++k) {
+    apply<Products>(job.linears[k], from, rows, [&](int row, int panel, V16 y) {
+      into(to, row, panel, relu(y), k + 1 == job.num_linears);
     });
     Element* swapped = from;
     from = to;
     to = swapped;
   }
-  const int hidden = panels_of(back.out) * kLanes;
-  float* states = job.states == nullptr ? nullptr : job.states + first * hidden;
-  apply<Products>(back, from, rows, [&](int row, int panel, V16 y) {
-    if (states != nullptr) {
-      store(states + row * hidden + panel * kLanes, relu(y));
-    } else {
-      Products::store(to + panel * kTilePanel + row * kLanes, relu(y));
-    }
-  });
-  if (job.mu != nullptr) {
-    const int latent = panels_of(job.head->out) * kLanes;
-    float* mu = job.mu + first * latent;
-    apply<Products>(*job.head, to, rows, [&](int row, int panel, V16 y) {
-      store(mu + row * latent + panel * kLanes, y);
+  if (job.product != nullptr) {
+    const int width = panels_of(job.out->out) * kLanes;
+    float* product = job.product + first * width;
+    apply<Products>(*job.out, from, rows, [&](int row, int panel, V16 y) {
+      store(product + row * width + panel * kLanes, y);
     });
   }
 }

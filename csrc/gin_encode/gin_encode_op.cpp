@@ -16,6 +16,7 @@
 
 #include "common/check.h"
 #include "common/cpu_features.h"
+#include "gin_encode/equal_cells.h"
 #include "gin_encode/gin_encoder.h"
 
 namespace {
@@ -25,6 +26,8 @@ using torch::stable::Tensor;
 
 // Cells a thread takes at least: about a millisecond of work.
 constexpr std::int64_t kGrain = 64;
+// The same where a cell costs half a microsecond.
+constexpr std::int64_t kCheapGrain = 2048;
 
 const a2v::EncodeKernels& choose_kernels(const std::string& precision) {
   using a2v::SimdLevel;
@@ -64,6 +67,33 @@ std::int64_t first_corrupt(const a2v::CellLayout& layout, const std::int64_t* co
   return corrupt;
 }
 
+void encode_all(const a2v::GinEncodeParams& params, const a2v::EncodeKernels& kernels,
+                const std::vector<std::int64_t>* cells) {
+  const a2v::GinEncoder encoder(params, kernels, static_cast<int>(torch::stable::get_num_threads()),
+                                cells);
+  torch::stable::parallel_for(0, encoder.num_cells(), kGrain,
+                              [&](std::int64_t first, std::int64_t last) {
+                                a2v::EncodeWorker(encoder).encode(first, last);
+                              });
+}
+
+// Each of the cells that are equal once; the others take its result.
+void encode_merged(const a2v::GinEncodeParams& params, const a2v::EncodeKernels& kernels) {
+  const auto* words = reinterpret_cast<const std::uint64_t*>(params.codes);
+  a2v::EqualCells cells(params.config.layout(), params.config.num_layers, words, params.num_cells);
+  const auto for_all = [&](auto&& work) {
+    torch::stable::parallel_for(0, params.num_cells, kCheapGrain, work);
+  };
+  for_all([&](std::int64_t first, std::int64_t last) { cells.sign(first, last); });
+  cells.link();
+  for_all([&](std::int64_t first, std::int64_t last) { cells.confirm(first, last); });
+  cells.collect();
+  encode_all(params, kernels, &cells.originals());
+  for_all([&](std::int64_t first, std::int64_t last) {
+    a2v::copy_results(params, cells, first, last);
+  });
+}
+
 Tensor gin_encode(const Tensor& codes, const Tensor& weights, std::vector<std::int64_t> config,
                   std::int64_t output, std::string precision) {
   const a2v::GinEncodeConfig c = a2v::check_gin_encode(codes, weights, config, output);
@@ -88,11 +118,11 @@ Tensor gin_encode(const Tensor& codes, const Tensor& weights, std::vector<std::i
                                     .codes = words,
                                     .weights = flat.const_data_ptr<float>(),
                                     .result = result.mutable_data_ptr<float>()};
-  const a2v::GinEncoder encoder(params, kernels,
-                                static_cast<int>(torch::stable::get_num_threads()));
-  torch::stable::parallel_for(0, num_cells, kGrain, [&](std::int64_t first, std::int64_t last) {
-    a2v::EncodeWorker(encoder).encode(first, last);
-  });
+  if (a2v::merges_cells(params)) {
+    encode_merged(params, kernels);
+  } else {
+    encode_all(params, kernels, nullptr);
+  }
   return result;
 }
 

@@ -69,10 +69,68 @@ void FloatTable::reserve(std::int64_t count, bool keep) {
   capacity_ = capacity;
 }
 
-GinEncoder::GinEncoder(const GinEncodeParams& params, const EncodeKernels& kernels, int num_threads)
-    : params_(params), kernels_(kernels) {
+namespace {
+
+bool tells_directions(const GinEncodeParams& params) {
+  const GinEncodeConfig& c = params.config;
+  const GinEncodeWeights at(c);
+  for (int l = 0; l < c.num_layers; ++l) {
+    const float* gates = params.weights + at.gates(l);
+    if (std::any_of(gates, gates + 2 * c.input_width(l), [](float g) { return g != 1; })) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Whether looking up what is equal can pay.
+bool shares(const GinEncodeParams& params) {
+  const GinEncodeConfig& c = params.config;
+  const double cost = 2.0 * c.hidden_dim * c.num_mlp_layers * c.hidden_dim;
+  const bool worth = params.num_cells >= kSharedCells && cost > 2 * kLookUpCost;
+  return c.share == 1 || (c.share == -1 && worth);
+}
+
+}  // namespace
+
+bool merges_cells(const GinEncodeParams& params) {
+  return shares(params) && !tells_directions(params);
+}
+
+void copy_results(const GinEncodeParams& params, const EqualCells& cells, std::int64_t first,
+                  std::int64_t last) {
+  const GinEncodeConfig& c = params.config;
+  const bool nodes = params.output == GinEncodeOutput::kNodes;
+  const std::int64_t width = params.output == GinEncodeOutput::kHidden
+                                 ? std::int64_t{c.num_layers} * c.hidden_dim
+                                 : c.latent_dim;
+  const int rows = nodes ? c.num_nodes : 1;
+  std::uint8_t image[kMaxNodes] = {};
+  for (std::int64_t b = first; b < last; ++b) {
+    const std::int64_t original = cells.original(b);
+    if (original == b) {
+      continue;
+    }
+    if (nodes) {
+      cells.match(b, image);
+    }
+    for (int v = 0; v < rows; ++v) {
+      std::copy_n(params.result + (original * rows + image[v]) * width, width,
+                  params.result + (b * rows + v) * width);
+    }
+  }
+}
+
+GinEncoder::GinEncoder(const GinEncodeParams& params, const EncodeKernels& kernels, int num_threads,
+                       const std::vector<std::int64_t>* cells)
+    : params_(params), kernels_(kernels), cells_(cells), directed_(tells_directions(params)) {
   pack_weights();
+  pack_inputs();
   plan(num_threads);
+}
+
+std::int64_t GinEncoder::num_cells() const {
+  return cells_ == nullptr ? params_.num_cells : static_cast<std::int64_t>(cells_->size());
 }
 
 void GinEncoder::pack_weights() {
@@ -80,8 +138,7 @@ void GinEncoder::pack_weights() {
   const GinEncodeWeights at(c);
   const auto even = [](int width) { return width + width % 2; };
   const std::int64_t hidden = padded(c.hidden_dim);
-  const std::int64_t ops = padded(c.num_op_types);
-  std::int64_t room = padded(c.latent_dim) * (even(c.hidden_dim) + 1);
+  std::int64_t room = padded(c.latent_dim) * (even(c.hidden_dim) + 1) + hidden;
   for (int l = 0; l < c.num_layers; ++l) {
     const int width = c.input_width(l);
     room += 2 * padded(width) + hidden * (even(width) + 1);
@@ -91,6 +148,7 @@ void GinEncoder::pack_weights() {
   std::fill_n(packed_.data(), room, 0.0F);
   float* next = packed_.data();
   const auto take = [&](std::int64_t count) { return std::exchange(next, next + count); };
+  const float* zeros = take(hidden);
   const auto take_linear = [&](std::int64_t weight, std::int64_t bias, int out, int in) {
     float* packed = take(std::int64_t{padded(out)} * even(in));
     float* shift = take(padded(out));
@@ -101,27 +159,40 @@ void GinEncoder::pack_weights() {
   for (int l = 0; l < c.num_layers; ++l) {
     const int width = c.input_width(l);
     const float* gates = params_.weights + at.gates(l);
-    directed_ = directed_ || std::any_of(gates, gates + 2 * width, [](float g) { return g != 1; });
     float* packed = take(2 * padded(width));
     std::copy_n(gates, width, packed);
     std::copy_n(gates + width, width, packed + padded(width));
     gates_.push_back(packed);
     for (int k = 0; k < c.num_mlp_layers; ++k) {
       take_linear(at.weight(l, k), at.bias(l, k), c.hidden_dim, k == 0 ? width : c.hidden_dim);
+      if (k == 0) {
+        entries_.push_back(directed_ ? nullptr : std::exchange(linears_.back().bias, zeros));
+      }
     }
   }
   take_linear(at.head_weight(), at.head_bias(), c.latent_dim, c.hidden_dim);
-  one_hot_.reserve((c.num_op_types + 1) * ops);
-  std::fill_n(one_hot_.data(), (c.num_op_types + 1) * ops, 0.0F);
+}
+
+void GinEncoder::pack_inputs() {
+  const GinEncodeConfig& c = params_.config;
+  const std::int64_t width = padded(directed_ ? c.num_op_types : c.hidden_dim);
+  inputs_.reserve((c.num_op_types + 1) * width);
+  std::fill_n(inputs_.data(), (c.num_op_types + 1) * width, 0.0F);
+  const float* weight = params_.weights + GinEncodeWeights(c).weight(0, 0);  // [H, F]
   for (int f = 0; f < c.num_op_types; ++f) {
-    one_hot_.data()[(f + 1) * ops + f] = 1.0F;
+    float* row = inputs_.data() + (f + 1) * width;
+    if (directed_) {
+      row[f] = 1.0F;
+    }
+    for (int h = 0; h < c.hidden_dim && !directed_; ++h) {
+      row[h] = weight[h * c.num_op_types + f];
+    }
   }
 }
 
 void GinEncoder::plan(int num_threads) {
   const GinEncodeConfig& c = params_.config;
-  const bool worth = params_.num_cells >= kSharedCells && row_cost(1) > 2 * kLookUpCost;
-  const bool share = c.share == 1 || (c.share == -1 && worth);
+  const bool share = shares(params_);
   shared_levels_ = share ? c.num_layers : 1;
   if (!share) {
     chunk_cells_ = kMinChunk;
@@ -134,18 +205,23 @@ void GinEncoder::plan(int num_threads) {
 
 double GinEncoder::row_cost(int layer) const {
   const GinEncodeConfig& c = params_.config;
-  const int width = (layer == 0 ? c.num_op_types : c.hidden_dim);
-  return 2.0 * c.hidden_dim * (width + (c.num_mlp_layers - 1) * c.hidden_dim);
+  const int after = layer + 1 < c.num_layers ? c.hidden_dim : c.latent_dim;
+  const int first = directed_ ? c.input_width(layer) : after;
+  return 2.0 * c.hidden_dim * (first + (c.num_mlp_layers - 1) * c.hidden_dim);
 }
 
 LayerJob GinEncoder::layer_job(int layer) const {
   const GinEncodeConfig& c = params_.config;
+  const int done = directed_ ? 0 : 1;  // linears of a layer that its input has been through
   LayerJob job{};
-  job.linears = linears_.data() + layer * c.num_mlp_layers;
-  job.num_linears = c.num_mlp_layers;
   job.scale = params_.weights[GinEncodeWeights(c).scale(layer)];
   job.gates = directed_ ? gates_[static_cast<std::size_t>(layer)] : nullptr;
-  job.head = &linears_.back();
+  job.entry = entries_[static_cast<std::size_t>(layer)];
+  job.width = directed_ ? c.input_width(layer) : c.hidden_dim;
+  job.linears = linears_.data() + layer * c.num_mlp_layers + done;
+  job.num_linears = c.num_mlp_layers - done;
+  job.hidden = c.hidden_dim;
+  job.out = linears_.data() + (layer + 1) * c.num_mlp_layers;
   job.key_size = key_size(c.num_nodes);
   return job;
 }
@@ -173,7 +249,7 @@ void EncodeWorker::encode(std::int64_t first, std::int64_t last) {
     nodes_.resize(static_cast<std::size_t>(count * num_nodes_));
     present_.resize(static_cast<std::size_t>(count));
     for (std::int64_t c = 0; c < count; ++c) {
-      first_colours(layout, codes + (chunk_first_ + c) * layout.words(), cell(c));
+      first_colours(layout, codes + encoder_.cell(chunk_first_ + c) * layout.words(), cell(c));
       std::uint16_t present = 0;
       for (int v = 0; v < num_nodes_; ++v) {
         present = static_cast<std::uint16_t>(present | (cell(c)[v].row != 0) << v);
@@ -185,11 +261,12 @@ void EncodeWorker::encode(std::int64_t first, std::int64_t last) {
 }
 
 void EncodeWorker::encode_chunk(std::int64_t count) {
-  const float* table = encoder_.one_hot();
+  const float* table = encoder_.inputs();
   const int shared = shared_levels_;
   for (int layer = 0; layer < shared; ++layer) {
-    table = share_layer(layer, count, table);
-    write(layer, 0, count, table);
+    const Level& level = share_layer(layer, count, table);
+    write(layer, 0, count, level);
+    table = carried(level);
   }
   if (shared == num_layers_) {
     return;
@@ -200,8 +277,9 @@ void EncodeWorker::encode_chunk(std::int64_t count) {
   }
 }
 
-// Rows of level `layer` + 1 for the chunk's colours.
-const float* EncodeWorker::share_layer(int layer, std::int64_t count, const float* in) {
+// A row for each colour that the chunk has after `layer`.
+const EncodeWorker::Level& EncodeWorker::share_layer(int layer, std::int64_t count,
+                                                     const float* in) {
   ColourTable& colours = colours_[static_cast<std::size_t>(layer)];
   if (layer > 0 || colours.size() > kFirstRows) {
     colours.clear();
@@ -209,16 +287,14 @@ const float* EncodeWorker::share_layer(int layer, std::int64_t count, const floa
   const std::int64_t known = colours.size();
   look_up(colours, count);
   const std::int64_t rows = colours.size();
-  FloatTable& table = layer == 0 ? first_ : shared_[layer % 2];
-  table.reserve(rows * row_width(layer), known > 0);
-  compute(layer, in, colours.keys() + known * key_size(num_nodes_), rows - known,
-          table.data() + known * row_width(layer));
+  Level& level = layer == 0 ? first_ : shared_[layer % 2];
+  compute(layer, in, colours.keys(), known, rows, level);
   const double repeated = 1.0 - static_cast<double>(rows) / static_cast<double>(count * num_nodes_);
   if (layer > 0 && encoder_.params().config.share == -1 &&
       repeated * encoder_.row_cost(layer) < kLookUpCost) {
     shared_levels_ = layer;  // in the chunks to come: later levels have even more colours
   }
-  return table.data();
+  return level;
 }
 
 // The layers from `layer` on of a few cells, a row a node.
@@ -238,11 +314,10 @@ void EncodeWorker::encode_group(int layer, std::int64_t first, std::int64_t coun
         nodes[v].row = static_cast<std::uint32_t>(c * num_nodes_ + v);
       }
     }
-    FloatTable& table = group_[layer % 2];
-    table.reserve(rows * row_width(layer));
-    compute(layer, in, keys_.data(), rows, table.data());
-    write(layer, first, count, table.data());
-    in = table.data();
+    Level& level = group_[layer % 2];
+    compute(layer, in, keys_.data(), 0, rows, level);
+    write(layer, first, count, level);
+    in = carried(level);
   }
 }
 
@@ -272,36 +347,50 @@ bool EncodeWorker::gives_mu(int layer) const {
   return layer + 1 == num_layers_ && encoder_.params().output != GinEncodeOutput::kHidden;
 }
 
-int EncodeWorker::row_width(int layer) const {
+int EncodeWorker::product_width(int layer) const {
   const GinEncodeConfig& c = encoder_.params().config;
-  return padded(gives_mu(layer) ? c.latent_dim : c.hidden_dim);
+  return padded(layer + 1 == num_layers_ ? c.latent_dim : c.hidden_dim);
 }
 
 void EncodeWorker::compute(int layer, const float* in, const std::uint32_t* keys,
-                           std::int64_t num_rows, float* out) {
+                           std::int64_t known, std::int64_t rows, Level& level) {
+  const bool last = layer + 1 == num_layers_;
+  const bool hidden = encoder_.params().output == GinEncodeOutput::kHidden;
   LayerJob job = encoder_.layer_job(layer);
   job.in = in;
-  job.keys = keys;
-  job.num_rows = num_rows;
-  (gives_mu(layer) ? job.mu : job.states) = out;
+  job.keys = keys + known * key_size(num_nodes_);
+  job.num_rows = rows - known;
+  if (hidden || (encoder_.directed() && !last)) {
+    const int width = padded(job.hidden);
+    level.states.reserve(rows * width, known > 0);
+    job.states = level.states.data() + known * width;
+  }
+  if (gives_mu(layer) || (!encoder_.directed() && !last)) {
+    level.product.reserve(rows * product_width(layer), known > 0);
+    job.product = level.product.data() + known * product_width(layer);
+  }
   job.scratch = scratch_.data();
   encoder_.kernels().layer(job);
 }
 
 // What the call asked for of the nodes' rows after `layer`, if anything.
-void EncodeWorker::write(int layer, std::int64_t first, std::int64_t count, const float* table) {
+void EncodeWorker::write(int layer, std::int64_t first, std::int64_t count, const Level& level) {
   const GinEncodeParams& params = encoder_.params();
   const GinEncodeConfig& c = params.config;
   if (params.output == GinEncodeOutput::kNodes && gives_mu(layer)) {
-    float* out = params.result + (chunk_first_ + first) * num_nodes_ * c.latent_dim;
-    for (std::int64_t v = 0; v < count * num_nodes_; ++v) {
-      const std::int64_t row = nodes_[static_cast<std::size_t>(first * num_nodes_ + v)].row;
-      std::copy_n(table + row * row_width(layer), c.latent_dim, out + v * c.latent_dim);
+    for (std::int64_t i = first; i < first + count; ++i) {
+      float* out =
+          params.result + encoder_.cell(chunk_first_ + i) * num_nodes_ * std::int64_t{c.latent_dim};
+      for (int v = 0; v < num_nodes_; ++v) {
+        const float* mu =
+            level.product.data() + std::int64_t{cell(i)[v].row} * product_width(layer);
+        std::copy_n(mu, c.latent_dim, out + v * c.latent_dim);
+      }
     }
   } else if (params.output == GinEncodeOutput::kReadout && gives_mu(layer)) {
-    write_readouts(first, count, table, c.latent_dim, c.latent_dim, 0);
+    write_readouts(first, count, level.product.data(), c.latent_dim, c.latent_dim, 0);
   } else if (params.output == GinEncodeOutput::kHidden) {
-    write_readouts(first, count, table, c.hidden_dim, c.num_layers * c.hidden_dim,
+    write_readouts(first, count, level.states.data(), c.hidden_dim, c.num_layers * c.hidden_dim,
                    layer * c.hidden_dim);
   }
 }
@@ -328,7 +417,7 @@ void EncodeWorker::write_readouts(std::int64_t first, std::int64_t count, const 
          .rows = rows,
          .count = used,
          .factor = sum ? 1.0F : 1.0F / static_cast<float>(num_nodes_),
-         .out = encoder_.params().result + (chunk_first_ + c) * stride + column});
+         .out = encoder_.params().result + encoder_.cell(chunk_first_ + c) * stride + column});
   }
 }
 

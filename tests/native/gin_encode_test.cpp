@@ -34,6 +34,16 @@ void expect(bool condition, const std::string& what) {
 
 std::size_t size_of(std::int64_t count) { return static_cast<std::size_t>(count); }
 
+// work(first, last) of 0 .. count-1 on each thread.
+template <class Work>
+void on_threads(int threads, std::int64_t count, const Work& work) {
+  std::vector<std::thread> team;
+  for (int t = 0; t < threads; ++t) {
+    team.emplace_back([&, t] { work(count * t / threads, count * (t + 1) / threads); });
+  }
+  for (std::thread& thread : team) thread.join();
+}
+
 struct Problem {
   GinEncodeConfig config;
   std::vector<std::uint64_t> codes;
@@ -86,14 +96,21 @@ struct Problem {
                                 .weights = weights.data(),
                                 .result = result.data()};
     params.config.share = share;
-    const a2v::GinEncoder encoder(params, kernels, threads);
-    std::vector<std::thread> team;
-    for (int t = 0; t < threads; ++t) {
-      team.emplace_back([&, t] {
-        a2v::EncodeWorker(encoder).encode(cells() * t / threads, cells() * (t + 1) / threads);
-      });
+    const bool merges = a2v::merges_cells(params);
+    a2v::EqualCells equal(config.layout(), config.num_layers, codes.data(), cells());
+    if (merges) {
+      on_threads(threads, cells(), [&](auto first, auto last) { equal.sign(first, last); });
+      equal.link();
+      on_threads(threads, cells(), [&](auto first, auto last) { equal.confirm(first, last); });
+      equal.collect();
     }
-    for (std::thread& thread : team) thread.join();
+    const a2v::GinEncoder encoder(params, kernels, threads, merges ? &equal.originals() : nullptr);
+    on_threads(threads, encoder.num_cells(),
+               [&](auto first, auto last) { a2v::EncodeWorker(encoder).encode(first, last); });
+    if (merges) {
+      on_threads(threads, cells(),
+                 [&](auto first, auto last) { a2v::copy_results(params, equal, first, last); });
+    }
     return result;
   }
 
@@ -205,9 +222,42 @@ void moves_no_bit(const Problem& problem, const Level& level) {
   }
 }
 
+// Relabelled copies are equal cells, others are not; both directions of an edge count alike.
+void finds_equal_cells() {
+  const a2v::CellLayout layout{4, 3};
+  const auto code = [&](std::initializer_list<std::pair<int, int>> edges,
+                        std::initializer_list<int> labels) {
+    a2v::Cell cell;
+    for (const auto& [from, to] : edges) {
+      cell.preds[to] = static_cast<std::uint16_t>(cell.preds[to] | 1U << from);
+    }
+    std::copy(labels.begin(), labels.end(), cell.label);
+    std::uint64_t words = 0;
+    a2v::pack_cell(layout, cell, &words);
+    return words;
+  };
+  const std::vector<std::uint64_t> codes{
+      code({{0, 1}, {1, 2}, {2, 3}}, {1, 2, 3, 1}), code({{0, 1}, {1, 3}, {2, 3}}, {1, 3, 1, 2}),
+      code({{0, 1}, {1, 2}, {2, 3}}, {1, 3, 2, 1}), code({{0, 1}, {1, 2}}, {1, 2, 3, 0}),
+      code({{0, 1}, {1, 2}, {2, 3}}, {1, 2, 3, 1})};
+  a2v::EqualCells equal(layout, 3, codes.data(), 5);
+  equal.sign(0, 5);
+  equal.link();
+  equal.confirm(0, 5);
+  equal.collect();
+  expect(equal.originals() == std::vector<std::int64_t>{0, 3}, "equal cells: wrong originals");
+  std::uint8_t image[a2v::kMaxNodes];
+  equal.match(1, image);
+  expect(std::vector<int>(image, image + 4) == std::vector<int>{3, 2, 0, 1},
+         "equal cells: wrong nodes");
+  expect(!a2v::match_nodes(layout, codes.data(), codes.data() + 3, 3, image),
+         "equal cells: different ones match");
+}
+
 }  // namespace
 
 int main() {
+  finds_equal_cells();
   std::mt19937 random(7);
   const GinEncodeConfig configs[] = {{7, 5, 32, 16, 3, 2, false, 0},
                                      {2, 1, 5, 3, 1, 1, true, 0},
