@@ -35,11 +35,11 @@ table1: $(VENV)/installed  ## Table 1 of the paper, three spaces x five methods:
 test: $(VENV)/test-tools  ## the whole test suite (ARCH2VEC_DATA names the folder of benchmark tables)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
-bench: $(VENV)/bench-tools  ## measure everything on an idle machine (10 minutes); MACHINE=name REFERENCE=clone
+bench: $(VENV)/bench-tools  ## measure everything on an idle machine (15 minutes); MACHINE=name REFERENCE=clone
 	$(BIN)/python -m pytest bench $(if $(MACHINE),--machine $(MACHINE)) $(if $(REFERENCE),--reference $(REFERENCE))
 
 bench-quick: $(VENV)/bench-tools  ## every benchmark at a small size, nothing kept (1 minute)
-	$(BIN)/python -m pytest bench --quick
+	$(BIN)/python -m pytest bench --quick $(PYTEST_ARGS)
 
 lint: $(VENV)/lint-tools  ## what CI checks without running anything
 	$(BIN)/ruff check .

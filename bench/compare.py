@@ -18,10 +18,10 @@ from bench.results_file import load
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[float, bool]]:
     """For each common row: time after over time before, and whether the ranges are apart."""
-    old = {row["id"]: _ours(row) for row in before["rows"]}
+    old = {row["id"]: _ours(row) for row in before["rows"] if OURS in row["contenders"]}
     result = {}
     for row in after["rows"]:
-        if row["id"] in old:
+        if row["id"] in old and OURS in row["contenders"]:
             a, b = old[row["id"]], _ours(row)
             apart = a["max"] < b["min"] or b["max"] < a["min"]
             result[row["id"]] = b["median"] / a["median"], apart

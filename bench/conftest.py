@@ -16,7 +16,7 @@ from arch2vec_fast import spaces
 from bench import limits, results_file
 from bench.contenders.released import released_code
 from bench.environment import describe
-from bench.harness import OURS, Contender, Turns, set_threads
+from bench.harness import OURS, Absent, Contender, Turns, set_threads
 
 _RUN = pytest.StashKey["_Run"]()
 
@@ -75,12 +75,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     run = terminalreporter.config.stash[_RUN]
     for row in run.rows:
+        if OURS not in row["contenders"]:
+            continue
         ours = row["contenders"][OURS]["seconds_per_unit"]["median"]
         others = [
             f"{name} x{values['ours_times_faster']['median']:.2f}"
             for name, values in row["contenders"].items()
             if name != OURS
         ]
+        others += [f"{name} absent ({reason})" for name, reason in row["absent"].items()]
         limit = row["limit"]
         shares = f"  {100 * limit['share']:.0f}% of {limit['bound']}" if limit else ""
         terminalreporter.write_line(
@@ -117,7 +120,7 @@ def race(
 
     def start(
         work: str,
-        contenders: Mapping[str, Contender],
+        contenders: Mapping[str, Contender | Absent],
         *,
         unit: str,
         amount: float = 1,
@@ -127,11 +130,17 @@ def race(
         moved: float | None = None,
         repeats: int | None = None,
     ) -> dict[str, Any]:
-        turns = Turns(contenders)
-        set_threads(threads)
-        benchmark.pedantic(turns, rounds=repeats or run.repeats, warmup_rounds=1)
-        summary = turns.summary()
-        seconds = summary[OURS]["seconds_per_unit"]["median"]
+        present = {n: c for n, c in contenders.items() if not isinstance(c, Absent)}
+        absent = {n: c.reason for n, c in contenders.items() if isinstance(c, Absent)}
+        summary: dict[str, Any] = {}
+        limit = None
+        if OURS in present:
+            turns = Turns(present)
+            set_threads(threads)
+            benchmark.pedantic(turns, rounds=repeats or run.repeats, warmup_rounds=1)
+            summary = turns.summary()
+            seconds = summary[OURS]["seconds_per_unit"]["median"]
+            limit = limits.share(measured, seconds, flops, moved)
         row = {
             "id": request.node.nodeid.split("::", 1)[1],
             "work": work,
@@ -140,14 +149,17 @@ def race(
             "unit": unit,
             "amount": amount,
             "contenders": summary,
+            "absent": absent,
             "goals": dict(goals or {}),
             "goal_seconds": goal_seconds,
             "flops_per_unit": flops,
             "bytes_per_unit": moved,
-            "limit": limits.share(measured, seconds, flops, moved),
+            "limit": limit,
         }
         benchmark.extra_info.update(row)
         run.rows.append(row)
+        if not summary:
+            pytest.skip(f"{work}: {absent[OURS]}")
         return row
 
     set_threads(threads)

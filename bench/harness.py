@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,13 @@ import torch
 OURS = "arch2vec_fast"
 
 Contender = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A contender that cannot run here. The row and the table name the reason."""
+
+    reason: str
 
 
 class Turns:

@@ -42,11 +42,18 @@ def insert(document: str, source: str, text: str) -> str:
 
 
 def _line(row: dict[str, Any]) -> str:
+    absent = dict(row.get("absent", {}))
+    if OURS in absent:
+        cells = [row["work"], row["threads"], "absent", absent[OURS], "", ""]
+        return "| " + " | ".join(map(str, cells)) + " |"
     seconds = row["contenders"][OURS]["seconds_per_unit"]["median"] * row["amount"]
     rivals = {name: v["ours_times_faster"] for name, v in row["contenders"].items() if name != OURS}
     faster = ", ".join(
-        f"{name} {ratio['median']:.1f} ({ratio['min']:.1f}-{ratio['max']:.1f})"
-        for name, ratio in rivals.items()
+        [
+            f"{name} {ratio['median']:.1f} ({ratio['min']:.1f}-{ratio['max']:.1f})"
+            for name, ratio in rivals.items()
+        ]
+        + [f"{name} absent: {reason}" for name, reason in absent.items()]
     )
     limit = row["limit"]
     share = f"{100 * limit['share']:.0f} % of {limit['bound']}" if limit else ""

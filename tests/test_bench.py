@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import compare, results_file, table
+from bench import compare, results_file, roofline, table
 from bench.harness import OURS, Turns
 from bench.limits import share
 
@@ -57,6 +57,33 @@ def test_table_says_which_goals_are_met() -> None:
         "| embed | 1 | 40 s | released 4.0 (3.0-5.0) | 50 % of memory | "
         "released 3.5x met, 100 s met |"
     )
+
+
+def test_table_names_who_is_absent_and_why() -> None:
+    rival = {**row("embed", 3.0, 4.0, 5.0), "goals": {}, "absent": {"PyG": "not installed"}}
+    ours = {**row("bf16", 1, 1, 1), "contenders": {}, "absent": {OURS: "no AVX512-BF16"}}
+    lines = table.render({"rows": [rival, ours]}).splitlines()
+    assert "| released 4.0 (3.0-5.0), PyG absent: not installed |" in lines[-2]
+    assert lines[-1] == "| bf16 | 1 | absent | no AVX512-BF16 |  |  |"
+    assert compare.changes({"rows": [ours]}, {"rows": [ours]}) == {}
+
+
+def test_roofline_takes_rows_that_know_their_arithmetic_and_traffic(tmp_path: Path) -> None:
+    known = {**row("embed", 1, 2.0, 3), "device": "cpu", "flops_per_unit": 8, "bytes_per_unit": 4}
+    other = {**row("search", 1, 2, 3), "device": "cpu", "flops_per_unit": 8, "bytes_per_unit": None}
+    content = {
+        "cpu": "x",
+        "cores": 2,
+        "rows": [known, other],
+        "limits": {"cpu, 1 threads": {"gflops": 10.0, "gbytes_per_second": 5.0}},
+    }
+    assert roofline.points(content) == [("embed", 1, 2.0, 4.0)]
+    assert roofline.roofs(content) == {1: (1e10, 5e9)}
+    pytest.importorskip("matplotlib")
+    roofline.draw(content, tmp_path / "plots" / "roofline.svg")
+    drawn = (tmp_path / "plots" / "roofline.svg").read_text()
+    assert ">embed<" in drawn
+    assert ">search<" not in drawn
 
 
 def test_compare_calls_changed_what_does_not_overlap() -> None:

@@ -28,22 +28,25 @@ class LeanEncoder:
         parts = self.shape.split(folded.weights)
         self.head = parts[-2:]
         size = 2 + 2 * self.shape.num_mlp_layers
-        self.layers = [parts[i : i + size] for i in range(0, len(parts) - 2, size)]
+        layers = [parts[i : i + size] for i in range(0, len(parts) - 2, size)]
+        self.layers = [(float(scale), *rest) for scale, *rest in layers]
 
     @torch.no_grad()
     def __call__(self, codes: Tensor) -> Tensor:
-        adjacency, node_ops = unpack_cells(codes, self.shape.layout)
+        return self.encode(*unpack_cells(codes, self.shape.layout))
+
+    def encode(self, adjacency: Tensor, node_ops: Tensor) -> Tensor:
+        """The same of dense cells [B,N,N] and [B,N,F]."""
         batch, num_nodes, _ = node_ops.shape
         reverse = adjacency.transpose(1, 2)
         both = adjacency + reverse
         x = node_ops
         for scale, gates, *linears in self.layers:
-            beta = float(scale)
             if self.gated:
-                total = torch.baddbmm(x, adjacency, x * gates[0], beta=beta)
+                total = torch.baddbmm(x, adjacency, x * gates[0], beta=scale)
                 x = total.baddbmm_(reverse, x * gates[1])
             else:
-                x = torch.baddbmm(x, both, x, beta=beta)
+                x = torch.baddbmm(x, both, x, beta=scale)
             x = x.view(batch * num_nodes, -1)
             for weight, bias in zip(linears[::2], linears[1::2], strict=True):
                 x = F.linear(x, weight, bias).relu_()

@@ -102,6 +102,7 @@ def test_acquire_over_nasbench101(
         amount=len(latents),
         goals={"vectorised": 3},
         flops=2 * 128 * (16 + 128 / 2),
+        moved=4 * 16,
     )
 
 

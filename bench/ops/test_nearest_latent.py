@@ -139,6 +139,7 @@ def test_nearest_latent(
         contenders,
         unit="query",
         goals=goals if is_nasbench101 and threads == 1 and not quick else {},
+        flops=len(points) * 2 * _DIM,  # of 8-bit integers, held against the float32 roof
         moved=len(points) * (_DIM + 4) / num_queries,
     )
 

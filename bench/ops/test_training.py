@@ -14,10 +14,14 @@ import torch
 from arch2vec_fast import spaces
 from arch2vec_fast.models import Recipe, build_model
 from arch2vec_fast.pretrain.engine import build_engine
+from bench.contenders import compiled
 from bench.contenders import released as released_way
-from bench.harness import Contender
+from bench.harness import Absent, Contender
 
-_FLOPS_A_CELL = 5.13e6  # forward and backward of a NAS-Bench-101 cell, released recipe
+# Forward and backward of a cell, released recipe.
+_FLOPS_A_CELL = {"nasbench101": 5.13e6, "nasbench201": 5.9e6, "darts": 8.2e6}
+# A step reads and writes the weights and both moments of Adam, and reads each gradient once.
+_BYTES_A_STEP = 7 * 4 * 122_617
 
 
 def engine(
@@ -43,6 +47,14 @@ def engine(
     return work
 
 
+def _compiled(
+    quick: bool, recipe: Recipe, cells: spaces.CellBatch, once: dict[str, Any]
+) -> Contender | Absent:
+    if quick:
+        return Absent("nothing is compiled in the quick run")
+    return compiled.training(recipe, cells, **once)
+
+
 @pytest.mark.parametrize("mode", ["batch", "frozen"])
 def test_training_step_of_32_cells(
     race: Callable[..., dict[str, Any]],
@@ -61,11 +73,16 @@ def test_training_step_of_32_cells(
         {
             "arch2vec_fast": engine("fused", recipe, cells, **once),
             "eager": engine("eager", recipe, cells, **once),
+            **({"compiled": _compiled(quick, recipe, cells, once)} if training else {}),
             "released": released_way.training(released, cells, frozen=not training, steps=steps),
         },
         unit="step",
-        goals={"released": {"batch": (3.5, 6), "frozen": (4, 7)}[mode][threads > 1]},
-        flops=32 * _FLOPS_A_CELL,
+        goals={
+            "released": {"batch": (3.5, 6), "frozen": (4, 7)}[mode][threads > 1],
+            **({"compiled": 2} if training else {}),
+        },
+        flops=32 * _FLOPS_A_CELL["nasbench101"],
+        moved=_BYTES_A_STEP,
     )
 
 
@@ -98,17 +115,23 @@ def test_training_step_of_many_cells(
         {
             "arch2vec_fast": engine("fused", recipe, cells, **once),
             "eager": engine("eager", recipe, cells, **once),
+            **({"compiled": _compiled(quick, recipe, cells, once)} if "eager" in goals else {}),
             "released": as_released,
         },
         unit="step",
         goals=goals,
-        flops=batch_size * _FLOPS_A_CELL if name == "released" else None,
+        flops=batch_size * _FLOPS_A_CELL["nasbench101"] if name == "released" else None,
+        moved=_BYTES_A_STEP,
     )
 
 
 @pytest.mark.parametrize("space_name", ["nasbench201", "darts"])
 def test_training_step_of_other_spaces(
-    race: Callable[..., dict[str, Any]], threads: int, quick: bool, space_name: str
+    race: Callable[..., dict[str, Any]],
+    threads: int,
+    quick: bool,
+    space_name: str,
+    released: SimpleNamespace,
 ) -> None:
     cells = spaces.get(space_name).sample(2000, seed=0)
     recipe = Recipe.released(space_name)
@@ -118,6 +141,9 @@ def test_training_step_of_other_spaces(
         {
             "arch2vec_fast": engine("fused", recipe, cells, **once),
             "eager": engine("eager", recipe, cells, **once),
+            "released": released_way.training(released, cells, frozen=False, steps=once["steps"]),
         },
         unit="step",
+        flops=32 * _FLOPS_A_CELL[space_name],
+        moved=_BYTES_A_STEP,
     )
