@@ -93,11 +93,6 @@ def launched() -> int:
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
-def launched_rank() -> int:
-    """This process's rank among them."""
-    return int(os.environ["RANK"]) if launched() > 1 else 0
-
-
 @contextmanager
 def joined(device: str | torch.device) -> Iterator[Processes]:
     """Connects the processes that torchrun has started, for the length of the block.

@@ -12,7 +12,8 @@ table.json                    cells of each part, sizes, metadata; written last,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,15 +150,15 @@ def embed_shards(
 ) -> ShardedEmbeddings:
     """Embed cells into a folder of files, one for each batch; memory holds one batch at a time.
 
-    folder: new or empty. cells: any iterable of batches, e.g. `space.stream(1 << 20)`, or one
-    `CellBatch`, default the run's, which is split after every `shard_cells`. Other arguments as
-    `embeddings.embed`.
+    folder: new or empty. cells: any iterable of batches, e.g. `space.stream(1 << 20)`, a sequence
+    of them, or one `CellBatch`, default the run's, which is split after every `shard_cells`. Other
+    arguments as `embeddings.embed`.
 
     Where torch.distributed's default group is initialised, its processes share the work: the one of
     rank r embeds batches r, r + size, ... and writes their files. All must make the same call with
-    equal batches, which each of them walks through. What the files hold does not depend on the
-    number of processes. An error leaves a folder without table.json, which `ShardedEmbeddings`
-    refuses.
+    equal batches. Of a sequence (`Darts.batches`) each takes its own; a stream all walk through.
+    What the files hold does not depend on the number of processes. An error leaves a folder without
+    table.json, which `ShardedEmbeddings` refuses.
     """
     folder, device = Path(folder), check_device(device)
     if shard_cells < 1:
@@ -166,38 +167,68 @@ def embed_shards(
     processes.on_first(lambda: _claim(folder))
     cells = run.cells if cells is None else cells
     total = len(cells) if isinstance(cells, CellBatch) else None
-    counts: list[int] = []
-
-    def own() -> Iterator[CellBatch]:
-        for batch in _split(cells, shard_cells):
-            if len(batch) == 0:
-                continue
-            counts.append(len(batch))
-            if (len(counts) - 1) % processes.size == processes.rank:
-                yield batch
-
+    parts = _Parts(_split(cells, shard_cells), processes)
     metadata: Mapping[str, str] = {}
-    enabled = progress and processes.first
-    with Progress("embedding", "cells", total, enabled=enabled) as bar:
+    with Progress("embedding", "cells", total, enabled=progress and processes.first) as bar:
         for table in embed_stream(
-            *(run, own()),
+            *(run, parts),
             device=device,
             engine=engine,
             precision=precision,
             chunk_size=chunk_size,
         ):
-            table.save(_path(folder, len(counts) - 1))
+            table.save(_path(folder, parts.latest))
             metadata = table.metadata
-            bar.update(sum(counts))
-    processes.wait()  # all parts are there
+            bar.update(min(processes.size * parts.own_cells, total or sys.maxsize))
+    counts = parts.counts()  # once all processes have written theirs
     processes.on_first(lambda: _finish(folder, run, counts, metadata))
     return ShardedEmbeddings.load(folder)
+
+
+class _Parts:
+    """This process's batches, one after the other, with their numbers."""
+
+    def __init__(self, batches: Iterable[CellBatch], processes: Processes) -> None:
+        self._batches, self._processes = batches, processes
+        self._own: dict[int, int] = {}  # cells by number
+        self._number = 0
+        self.latest = 0
+
+    @property
+    def own_cells(self) -> int:
+        """Cells of this process so far."""
+        return sum(self._own.values())
+
+    def __iter__(self) -> Iterator[CellBatch]:
+        rank, size = self._processes.rank, self._processes.size
+        own: Iterator[tuple[int, CellBatch]]
+        if isinstance(self._batches, Sequence):
+            self._number = len(self._batches)
+            own = ((i, self._batches[i]) for i in range(rank, self._number, size))
+        else:
+            own = self._walk(rank, size)
+        for number, batch in own:
+            self.latest, self._own[number] = number, len(batch)
+            yield batch
+
+    def _walk(self, rank: int, size: int) -> Iterator[tuple[int, CellBatch]]:
+        for number, batch in enumerate(self._batches):
+            self._number = number + 1
+            if number % size == rank:
+                yield number, batch
+
+    def counts(self) -> list[int]:
+        """Cells of every part; waits for all processes."""
+        counts = torch.zeros(self._number, dtype=torch.int64, device=self._processes.device)
+        for number, count in self._own.items():
+            counts[number] = count
+        return [int(count) for count in self._processes.sum_(counts)]
 
 
 def _split(cells: CellBatch | Iterable[CellBatch], size: int) -> Iterable[CellBatch]:
     if not isinstance(cells, CellBatch):
         return cells
-    return (cells[first : first + size] for first in range(0, len(cells), size))
+    return [cells[first : first + size] for first in range(0, len(cells), size)]
 
 
 def _path(folder: Path, part: int) -> Path:

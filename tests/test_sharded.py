@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from arch2vec_fast import spaces
 from arch2vec_fast._processes import Processes
@@ -52,31 +53,35 @@ def test_reads_rows_in_any_order(run: Run, sharded: ShardedEmbeddings) -> None:
             sharded.rows([3, outside])
 
 
-class Waiting(Processes):
-    """One of two processes, which does not wait for the other."""
+class Apart(Processes):
+    """One of two processes, which gets from the other what that would have sent."""
 
-    def wait(self) -> None:
-        pass
+    def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
+        full = torch.full_like(tensor, 3000)
+        full[5:] = 625
+        full[6:] = 0
+        return tensor.copy_(full)
 
 
 def test_two_processes_write_what_one_writes(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a stream, empty batches included; the first process finishes."""
+    """A stream or a sequence, empty batches included; the first process finishes."""
     batches = [*SPACE.stream(3000), SPACE.enumerate()[:0]]
     alone = embed_shards(run, tmp_path / "alone", batches)
+    assert alone.counts == (3000, 3000, 3000, 3000, 3000, 625, 0)
     folder = tmp_path / "both"
     folder.mkdir()
     monkeypatch.setattr("arch2vec_fast.sharded._claim", lambda folder: None)
     monkeypatch.setattr(Processes, "on_first", lambda self, call: call() if self.first else None)
-    monkeypatch.setattr(Processes, "current", lambda device: Waiting(1, 2))
+    monkeypatch.setattr(Processes, "current", lambda device: Apart(1, 2))
     with pytest.raises(FileNotFoundError, match=r"table\.json, so its embedding was not finished"):
-        embed_shards(run, folder, batches)
+        embed_shards(run, folder, iter(batches))
     written = sorted(path.stem for path in folder.iterdir())
     assert written == ["part-000001", "part-000003", "part-000005"]
-    monkeypatch.setattr(Processes, "current", lambda device: Waiting(0, 2))
+    monkeypatch.setattr(Processes, "current", lambda device: Apart(0, 2))
     both = embed_shards(run, folder, batches)
-    assert len(both.counts) == 6
+    assert both.counts == alone.counts
     for part, expected in zip(both, alone):
         assert part.cells == expected.cells
         np.testing.assert_array_equal(part.vectors, expected.vectors)

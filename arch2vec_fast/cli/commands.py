@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,8 +168,8 @@ def embed_command(
         cells = None if cells_file is None else read_cells(cells_file, run.space)
         began = time.monotonic()
         if shard is not None:
-            stream = run.space.stream(shard) if whole_space else cells
-            count = len(embed_shards(run, out, stream, shard_cells=shard, **how))
+            source = _whole(run.space, shard) if whole_space else cells
+            count = len(embed_shards(run, out, source, shard_cells=shard, **how))
             dimensions = run.recipe.latent_dim
             if not processes.first:
                 return
@@ -183,6 +184,13 @@ def embed_command(
         table.export_released(released, released_columns(table.cells, run.space))
         written.append(str(released))
     _print_embedded(run, (count, dimensions), written, seconds, as_json)
+
+
+def _whole(space: CellSpace, shard: int) -> Iterable[CellBatch]:
+    """All cells of a space in batches."""
+    from arch2vec_fast.spaces.darts import Darts
+
+    return space.batches(shard) if isinstance(space, Darts) else space.stream(shard)
 
 
 def _released_path(out: Path, export: str | None, shard: int | None) -> Path | None:

@@ -13,7 +13,7 @@ Source: Liu et al., "DARTS", ICLR 2019; matrix form and sampling of Yan et al., 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,10 +158,16 @@ class Darts(CellSpace):
         3,019,898,880 cells in a fixed order and constant memory. Isomorphic cells (the same network
         with its inner nodes numbered otherwise) are not merged.
         """
+        return iter(self.batches(chunk_size))
+
+    def batches(self, chunk_size: int = 65_536) -> Sequence[CellBatch]:
+        """The batches of ``stream`` by number, each made when it is asked for.
+
+        So that processes which share the space need not walk through each other's parts.
+        """
         if chunk_size < 1:
             raise ValueError(f"chunk_size: {chunk_size}; give at least 1")
-        for first in range(0, NUM_GENOTYPES, chunk_size):
-            yield _pack(_unrank(np.arange(first, min(first + chunk_size, NUM_GENOTYPES))))
+        return _Batches(chunk_size)
 
     def sample(
         self,
@@ -338,6 +344,26 @@ class Darts(CellSpace):
         keys = [digest.tobytes().hex() for digest in _cells.darts_hash(cells.codes)]
         rows = zip(adjacency.tolist(), labels.tolist(), genotypes, strict=True)
         return dict(zip(keys, map(list, rows), strict=True))
+
+
+class _Batches(Sequence[CellBatch]):
+    """All genotypes in batches of one size, the last one smaller."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __len__(self) -> int:
+        return -(-NUM_GENOTYPES // self._size)
+
+    @overload
+    def __getitem__(self, index: int) -> CellBatch: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[CellBatch]: ...
+    def __getitem__(self, index: int | slice) -> CellBatch | list[CellBatch]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        first = range(len(self))[index] * self._size
+        return _pack(_unrank(np.arange(first, min(first + self._size, NUM_GENOTYPES))))
 
 
 def _pack(edges: Edges) -> CellBatch:

@@ -84,7 +84,7 @@ STEPS = [
     for name, cells in [("best", 65), ("paper", 64), ("released", 3), ("best", 1)]
     for engine in ("fused", "eager")
 ]
-RUNS = [("best", "fused"), ("released", "eager")]
+RUNS = [("best", "fused"), ("released", "fused"), ("released", "eager")]
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_numbers_lost_on_one_process_are_lost_on_all(together: dict[str, Any]) -
 def whole_run(processes: Processes, name: str, engine: str, folder: str) -> dict[str, Tensor]:
     """A run, and the same one stopped within the first and in the second epoch."""
     recipe = small(name)
-    paths = [Path(folder) / f"{name}-{part}" for part in ("whole", "parted")]
+    paths = [Path(folder) / f"{name}-{engine}-{part}" for part in ("whole", "parted")]
     run = pretrain(SPACE, recipe, paths[0], cells=CELLS, engine=engine)
     processes.on_first(partial(create, paths[1], recipe, engine))  # as `pretrain` does
     parted = Run.load(paths[1])
@@ -200,7 +200,7 @@ def test_resume_with_two_processes(name: str, engine: str, together: dict[str, A
     assert torch.equal(first["whole"], first["parted"])
     assert torch.equal(first["held"], second["held"])
     whole, parted = (
-        Run.load(together["folder"] / f"{name}-{part}") for part in ("whole", "parted")
+        Run.load(together["folder"] / f"{name}-{engine}-{part}") for part in ("whole", "parted")
     )
     losses = [
         [line["loss"] for line in run.metrics if line["event"] == "train"]

@@ -277,6 +277,18 @@ def test_impossible_samples_are_refused() -> None:
     assert len(SPACE.sample(0, seed=0, max_mult_adds=600e6)) == 0
 
 
+def test_batches_are_those_of_the_stream_by_number() -> None:
+    batches, stream = SPACE.batches(1000), SPACE.stream(1000)
+    assert len(batches) == 3_019_899
+    first = [next(stream) for _ in range(3)]
+    assert [batches[0], batches[1], batches[2]] == first == batches[:3]
+    assert len(batches[-1]) == len(batches[3_019_898]) == 880
+    with pytest.raises(IndexError):
+        batches[3_019_899]
+    with pytest.raises(ValueError, match="chunk_size: 0"):
+        SPACE.batches(0)
+
+
 def test_stream_starts_with_the_first_genotypes_and_repeats_none() -> None:
     stream = SPACE.stream(chunk_size=3_000)
     cells = CellBatch.concat([next(stream), next(stream)])
