@@ -33,6 +33,7 @@ class LstmPolicy:
         dim: D. hidden: H. learning_rate: of Adam.
         generator: draws the initial parameters, in the order and from the distributions of an
             `LSTMCell(D, H)` followed by a `Linear(H, D)`.
+        zero_head: then set V and v to zero, so that means start at the origin.
 
     Parameters are views of one buffer, so one Adam step serves them all. Not thread-safe;
     deterministic; about 8 H (D + H) operations a step and three times that a step of `learn`.
@@ -45,7 +46,13 @@ class LstmPolicy:
     """
 
     def __init__(
-        self, dim: int, hidden: int, *, learning_rate: float, generator: torch.Generator
+        self,
+        dim: int,
+        hidden: int,
+        *,
+        learning_rate: float,
+        generator: torch.Generator,
+        zero_head: bool = False,
     ) -> None:
         self._dim, self._hidden = dim, hidden
         sizes = [4 * hidden * (dim + hidden), 4 * hidden, 4 * hidden, dim * hidden, dim]
@@ -54,6 +61,9 @@ class LstmPolicy:
         self._parameters = self._views(self._flat.data, sizes)
         self._gradients = self._views(self._flat.grad, sizes)
         self._draw(generator)
+        if zero_head:
+            self._parameters[3].zero_()
+            self._parameters[4].zero_()
         self._adam = torch.optim.Adam([self._flat], lr=learning_rate, foreach=False)
         self._reset()
 

@@ -38,6 +38,11 @@ class SearchRecipe:
         returns: `discounted` in reverse time with `discount`, or `rewards` as they came (what the
             released code does after computing the former).
         baseline: subtracted from returns; None: the episode's mean of them.
+        normalize_advantages: divide them by the standard deviation of the episode's returns.
+        whiten: turn the embeddings to zero mean and unit covariance first.
+        action_origin: an action is a point of the latent space (`zero`), or a step from the best
+            cell so far (`incumbent`), which is then the policy's state too.
+        action_scale: standard deviation of actions.
         skip_nearest: never take the nearest neighbour, but the next; released on NAS-Bench-201.
         choice_learning_rate, baseline_momentum: of REINFORCE on the discrete encoding.
         shuffled_pool: with `released_draws`, the pool is shuffled before the start is drawn;
@@ -69,6 +74,10 @@ class SearchRecipe:
     returns: Literal["discounted", "rewards"] = "discounted"
     discount: float = 0.8
     baseline: float | None = 0.95
+    normalize_advantages: bool = False
+    whiten: bool = False
+    action_origin: Literal["zero", "incumbent"] = "zero"
+    action_scale: float = 1.0
     skip_nearest: bool = False
     shuffled_pool: bool = False
     choice_learning_rate: float = 0.1
@@ -145,6 +154,10 @@ class SearchRecipe:
             target=None,
             returns="rewards",
             baseline=None,
+            normalize_advantages=True,
+            whiten=True,
+            action_origin="incumbent",
+            action_scale=0.7,
             choice_learning_rate=1.0,
         )
 

@@ -7,6 +7,9 @@ one step up the policy gradient,
 
     -1/T sum_t log N(action_t; mean_t, I) advantage_t -> min.
 
+The recipe `best` keeps that policy and its updates, and changes what an action means: a step of
+`action_scale` from the best cell found so far, in embeddings turned to unit covariance.
+
 Source: Yan et al. 2020, section 3.3. What the released code does otherwise is a field of
 `SearchRecipe` each (`docs/semantics.md`).
 """
@@ -26,7 +29,7 @@ from arch2vec_fast.search.base import Proposals, SearchProblem
 from arch2vec_fast.search.policy import LstmPolicy
 from arch2vec_fast.search.recipes import SearchRecipe
 
-__all__ = ["Agent", "LatentReinforce", "advantages", "nearest_rows", "start_rows"]
+__all__ = ["Agent", "LatentReinforce", "advantages", "nearest_rows", "start_rows", "whitened"]
 
 
 class LatentReinforce:
@@ -40,45 +43,66 @@ class LatentReinforce:
 
     def __init__(self, problem: SearchProblem) -> None:
         recipe = problem.recipe
-        vectors = torch.from_numpy(require_embeddings(problem).vectors)
+        table = require_embeddings(problem)
+        vectors = torch.from_numpy(whitened(table.vectors) if recipe.whiten else table.vectors)
         self._recipe = recipe
+        self._from_incumbent = recipe.action_origin == "incumbent"
         self._vectors = vectors
         self._index = build_index(vectors)
         self._visited = VisitedSet(len(vectors), rows=len(problem.seeds))
         self._agents = [
-            Agent(torch.Generator().manual_seed(int(seed)), vectors.shape[1], recipe)
+            Agent(
+                torch.Generator().manual_seed(int(seed)),
+                vectors.shape[1],
+                recipe,
+                zero_head=self._from_incumbent,
+            )
             for seed in problem.seeds
         ]
-        self._rows = start_rows(problem)
+        self._rows = start_rows(problem)  # where each search stands
+        self._best = np.full(len(self._rows), -np.inf)
         self._visited.visit(self._rows)
 
     def ask(self, active: NDArray[np.bool_]) -> Proposals:
         """One unvisited row of each active search, [S, 1]."""
         actions = torch.zeros(len(self._agents), self._vectors.shape[1])
         for s in np.flatnonzero(active):
-            actions[s] = self._agents[s].act(self._vectors[self._rows[s]])
+            state = self._vectors[self._rows[s]]
+            actions[s] = self._recipe.action_scale * self._agents[s].act(state)
+            if self._from_incumbent:
+                actions[s] += state
         found = nearest_rows(
             self._index, actions, self._visited, skip_nearest=self._recipe.skip_nearest
         )
         rows = np.where(active, found.numpy(), -1)
         self._visited.visit(rows)
-        self._rows = np.where(rows >= 0, rows, self._rows)
         return Proposals(rows[:, None])
 
     def tell(self, rows: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
         """Rewards [S, 1] of the last `ask`; a NaN leaves a search as it is."""
-        for agent, reward in zip(self._agents, rewards[:, 0]):
-            if not np.isnan(reward):
-                agent.observe(float(reward))
+        for s in np.flatnonzero(~np.isnan(rewards[:, 0])):
+            reward = float(rewards[s, 0])
+            self._agents[s].observe(reward)
+            if reward > self._best[s] or not self._from_incumbent:
+                self._rows[s] = rows[s, 0]
+                self._best[s] = reward
 
 
 class Agent:
     """The policy of one search with the noise and the rewards of its current episode.
 
-    generator: draws the policy's parameters, then the noise of its actions.
+    generator: draws the policy's parameters, then the noise of its actions. zero_head: see
+    `LstmPolicy`.
     """
 
-    def __init__(self, generator: torch.Generator, dim: int, recipe: SearchRecipe) -> None:
+    def __init__(
+        self,
+        generator: torch.Generator,
+        dim: int,
+        recipe: SearchRecipe,
+        *,
+        zero_head: bool = False,
+    ) -> None:
         self._recipe = recipe
         self._generator = generator
         self._policy = LstmPolicy(
@@ -86,6 +110,7 @@ class Agent:
             recipe.policy_hidden,
             learning_rate=recipe.policy_learning_rate,
             generator=generator,
+            zero_head=zero_head,
         )
         self._dim = dim
         self._noise: list[Tensor] = []
@@ -121,7 +146,22 @@ def advantages(rewards: list[float], recipe: SearchRecipe) -> Tensor:
         for t in reversed(range(len(rewards) - 1)):
             returns[t] += recipe.discount * returns[t + 1]
     baseline = returns.mean() if recipe.baseline is None else recipe.baseline
+    if recipe.normalize_advantages and (spread := float(returns.std(unbiased=False))) > 0:
+        return (returns - baseline) / spread
     return returns - baseline
+
+
+def whitened(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors [Q, D] moved and turned to zero mean and unit covariance.
+
+    Directions in which they hardly differ (a millionth of the largest deviation) become zero.
+    """
+    centred = vectors - vectors.mean(0, dtype=np.float64)
+    variances, axes = np.linalg.eigh(centred.T @ centred / len(centred))
+    kept = variances > 1e-12 * variances[-1]
+    scales = np.where(kept, 1 / np.sqrt(np.where(kept, variances, 1.0)), 0.0)
+    turned: NDArray[np.float32] = (centred @ axes * scales).astype(np.float32)
+    return turned
 
 
 def nearest_rows(

@@ -15,7 +15,13 @@ from arch2vec_fast.embeddings import EmbeddingTable
 from arch2vec_fast.index import VisitedSet, build_index
 from arch2vec_fast.search import SearchProblem, SearchRecipe, search
 from arch2vec_fast.search.policy import LstmPolicy
-from arch2vec_fast.search.reinforce import LatentReinforce, advantages, nearest_rows, start_rows
+from arch2vec_fast.search.reinforce import (
+    LatentReinforce,
+    advantages,
+    nearest_rows,
+    start_rows,
+    whitened,
+)
 from tolerances import REORDERED
 from toy import toy_benchmark
 
@@ -180,6 +186,35 @@ def test_discounted_returns_run_backwards() -> None:
     assert advantages([1.0, 2.0, 4.0], rewards).tolist() == [0.75, 1.75, 3.75]
 
 
+def test_normalised_advantages_have_unit_spread() -> None:
+    weights = advantages([0.2, 0.4, 0.9], SearchRecipe.best())
+    torch.testing.assert_close(weights.mean(), torch.tensor(0.0))
+    torch.testing.assert_close(weights.std(unbiased=False), torch.tensor(1.0))
+    assert advantages([0.2, 0.2], SearchRecipe.best()).tolist() == [0.0, 0.0]
+
+
+def test_whitened_vectors_have_unit_covariance() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((500, 5)) @ rng.standard_normal((5, 7)) + 3  # of rank 5
+    turned = whitened(vectors.astype(np.float32)).astype(np.float64)
+    covariance = turned.T @ turned / 500
+    np.testing.assert_allclose(turned.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(covariance, np.diag(covariance.diagonal()), atol=1e-4)
+    np.testing.assert_allclose(covariance.diagonal(), [0, 0, 1, 1, 1, 1, 1], atol=1e-4)
+
+
+def test_steps_from_the_incumbent_stay_near_it(toy: TableBenchmark, table: EmbeddingTable) -> None:
+    """With tiny steps the next cell is the nearest unvisited one to the best so far."""
+    recipe = replace(SearchRecipe.best(), action_scale=1e-6)
+    trace = search(toy, "arch2vec-rl", seeds=[2], queries=12, recipe=recipe, embeddings=table)
+    vectors = whitened(table.vectors)
+    rows, rewards = trace["row"].tolist(), trace["validation"]
+    for step in range(1, 12):
+        best = rows[int(rewards[:step].argmax())]
+        near = np.square(vectors - vectors[best]).sum(1).argsort(kind="stable").tolist()
+        assert rows[step] in near[: step + 2]
+
+
 def test_the_nearest_of_all_is_skipped_even_where_it_was_visited() -> None:
     index = build_index(torch.arange(5.0)[:, None])
     visited = VisitedSet(5, rows=2)
@@ -199,6 +234,10 @@ def test_the_nearest_of_all_is_skipped_even_where_it_was_visited() -> None:
         {"returns": "rewards"},
         {"discount": 0.2},
         {"skip_nearest": True},
+        {"normalize_advantages": True},
+        {"whiten": True},
+        {"action_origin": "incumbent"},
+        {"action_scale": 0.5},
     ],
 )
 def test_every_field_matters(
