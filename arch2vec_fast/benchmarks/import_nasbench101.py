@@ -20,7 +20,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from arch2vec_fast._progress import Progress
 from arch2vec_fast.benchmarks.base import TableBenchmark
 from arch2vec_fast.benchmarks.store import SUFFIX, with_noise, write_table
 from arch2vec_fast.benchmarks.tfrecord import read_records
+from arch2vec_fast.spaces import CellLayout
 from arch2vec_fast.spaces.nasbench101 import NasBench101
 
 __all__ = ["import_nasbench101", "read_nasbench101"]
@@ -38,6 +39,16 @@ _NAME: Final = "nasbench101"
 _REPEATS: Final = 3
 _DOUBLE: Final = struct.Struct("<d")
 _FIXED: Final = {1: 8, 5: 4}  # bytes of a value, by wire type
+_OPS: Final = {
+    op: number
+    for number, op in enumerate(
+        ("input", "conv1x1-bn-relu", "conv3x3-bn-relu", "maxpool3x3", "output"), 1
+    )
+}
+_EDGES: Final = {  # by length of the adjacency text: where each edge is, and its bit in a code
+    n * n: [(x * n + y, 1 << (x + y * (y - 1) // 2)) for y in range(n) for x in range(y)]
+    for n in range(2, 8)
+}
 _TIME, _VALIDATION, _TEST = 2, 4, 5  # field numbers of EvaluationData
 _MEGABYTE: Final = 1_000_000
 
@@ -106,7 +117,7 @@ class _Runs:
         self._names = _official_names()
         self._seen = np.zeros(len(self._cells), np.bool_)
         self._count: dict[int, NDArray[np.uint8]] = {}  # by epochs, [Q]
-        self._values: dict[int, NDArray[np.float32]] = {}  # [3, Q, runs]: seconds, validation, test
+        self._values: dict[int, NDArray[np.float32]] = {}  # [Q, 3, 3]: seconds, validation, test
 
     def add(self, number: int, training: _Training) -> None:
         """Keep training `number` of the file."""
@@ -117,10 +128,11 @@ class _Runs:
                 f"{_NAME} does not have; is this a NAS-Bench-101 file?"
             )
         if not self._seen[row]:
-            self._check_cell(number, training)
+            if _pack(training, self._space.layout) != int(self._cells.codes[row, 0]):
+                self._check_cell(number, training)  # another labelling, or another cell
             self._seen[row] = True
         if training.epochs not in self._count:
-            shape = (3, len(self._cells), _REPEATS)
+            shape = (len(self._cells), _REPEATS, 3)
             self._count[training.epochs] = np.zeros(len(self._cells), np.uint8)
             self._values[training.epochs] = np.full(shape, np.nan, np.float32)
         run = int(self._count[training.epochs][row])
@@ -130,8 +142,7 @@ class _Runs:
                 f"{training.epochs} epochs; the benchmark has {_REPEATS}"
             )
         self._count[training.epochs][row] += 1
-        values = (training.seconds, training.validation, training.test)
-        self._values[training.epochs][:, row, run] = values
+        self._values[training.epochs][row, run] = training[-3:]
 
     def _check_cell(self, number: int, training: _Training) -> None:
         """The cell that a record describes has the hash that it claims."""
@@ -163,7 +174,7 @@ class _Runs:
                 f"first is {first}; download the file again, or pass partial"
             )
         rows = np.flatnonzero(whole)
-        values = np.stack([self._values[length][:, rows] for length in epochs], 2)  # [3, Q, E, 3]
+        values = np.stack([self._values[length][rows] for length in epochs], 1)  # [Q, E, 3, 3]
         quantity = f"validation accuracy after {epochs[-1]} epochs"
         bench = TableBenchmark(
             name=_NAME,
@@ -171,9 +182,9 @@ class _Runs:
             cells=self._cells[rows],
             reward=quantity,
             fidelities=tuple(epochs),
-            validation=values[1],
-            test=values[2, :, -1].mean(1, dtype=np.float64),
-            times=values[0].mean(2, dtype=np.float64),
+            validation=np.ascontiguousarray(values[..., 1]),
+            test=values[:, -1, :, 2].mean(1, dtype=np.float64),
+            times=values[..., 0].mean(2, dtype=np.float64),
             metadata={
                 "source": f"imported from {self._path.name}",
                 "quantity": quantity,
@@ -191,11 +202,25 @@ def _official_names() -> list[str]:
     return space.nasbench_hash(space.enumerate("official"))
 
 
+def _pack(training: _Training, layout: CellLayout) -> int | None:
+    """The code of the cell as the record labels it; None where it takes a closer look."""
+    adjacency, operations = training.adjacency, training.operations.split(",")
+    edges = _EDGES.get(len(adjacency))
+    if edges is None or len(operations) ** 2 != len(adjacency) or not _OPS.keys() >= {*operations}:
+        return None
+    code = sum(bit for at, bit in edges if adjacency[at] == "1")
+    if adjacency.count("1") != code.bit_count():
+        return None
+    for node, operation in enumerate(operations):
+        code |= _OPS[operation] << (layout.edge_bits + layout.op_bits * node)
+    return code
+
+
 def _parse(data: bytes, number: int, path: Path) -> _Training:
     """The training that a record describes; ValueError that names the record."""
     try:
-        name, epochs, adjacency, operations, encoded = json.loads(data)
-        final = _evaluations(base64.b64decode(encoded, validate=True))[2]
+        name, epochs, adjacency, operations, encoded = json.loads(data.decode())
+        final = _final_evaluation(base64.b64decode(encoded, validate=True))
         training = _Training(
             name, epochs, adjacency, operations, final[_TIME], final[_VALIDATION], final[_TEST]
         )
@@ -216,17 +241,14 @@ def _parse(data: bytes, number: int, path: Path) -> _Training:
     return training
 
 
-def _evaluations(message: bytes) -> list[dict[int, float]]:
-    """Numbers of each `EvaluationData` of a serialized `ModelMetrics`, by field number."""
-    return [
-        {
-            field: _DOUBLE.unpack(value)[0]
-            for field, wire, value in _fields(evaluation)
-            if wire == 1 and len(value) == _DOUBLE.size
-        }
-        for field, wire, evaluation in _fields(message)
-        if field == 1 and wire == 2
-    ]
+def _final_evaluation(message: bytes) -> dict[int, float]:
+    """Numbers of the third `EvaluationData` of a serialized `ModelMetrics`, by field number."""
+    evaluations = [value for field, wire, value in _fields(message) if (field, wire) == (1, 2)]
+    return {
+        field: _DOUBLE.unpack(value)[0]
+        for field, wire, value in _fields(evaluations[2])
+        if wire == 1
+    }
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int, bytes]]:
@@ -234,28 +256,28 @@ def _fields(message: bytes) -> Iterator[tuple[int, int, bytes]]:
     at, end = 0, len(message)
     while at < end:
         key, at = _varint(message, at)
-        field, wire = key >> 3, key & 7
+        wire = key & 7
+        length = _FIXED.get(wire, 0)
         if wire == 0:
             _, at = _varint(message, at)
-            yield field, wire, b""
-            continue
-        if wire == 2:
+        elif wire == 2:
             length, at = _varint(message, at)
-        elif wire in _FIXED:
-            length = _FIXED[wire]
-        else:
+        elif not length:
             raise ValueError(f"protobuf wire type {wire}")
         if at + length > end:
             raise ValueError("metrics are cut off")
-        yield field, wire, message[at : at + length]
+        yield key >> 3, wire, message[at : at + length]
         at += length
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
     """The number at `at` and where it ends."""
+    value = message[at]
+    if value < 0x80:
+        return value, at + 1
     value = shift = 0
     while True:
-        byte: Any = message[at]
+        byte = message[at]
         value |= (byte & 0x7F) << shift
         at += 1
         if byte < 0x80:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from arch2vec_fast.cli.benchmarks import import_app
 from arch2vec_fast.cli.darts import darts_app
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 
 app.add_typer(darts_app)
+app.add_typer(import_app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A directory made by pretrain.")]
@@ -291,6 +293,22 @@ def spaces(
     from arch2vec_fast.cli.spaces import spaces_command
 
     spaces_command(name, as_json=json)
+
+
+@app.command()
+def benchmarks(
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of tables.", show_default="$ARCH2VEC_DATA")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the benchmarks: what a query returns and costs, the ceiling, where the table is.
+
+    Example: arch2vec-fast benchmarks
+    """
+    from arch2vec_fast.cli.benchmarks import benchmarks_command
+
+    benchmarks_command(data, as_json=json)
 
 
 @app.command()
