@@ -183,7 +183,7 @@ def start_rows(problem: SearchProblem) -> NDArray[np.int64]:
 
     released_draws: as the released code has it, from Python's generator: a number below Q, of the
     pool as it is or, on NAS-Bench-201, of the pool shuffled under the same seed. (That code draws
-    from 0..Q and dies at Q, row 14 of `docs/semantics.md`; we draw again.)
+    from 0..Q and dies at Q, row R6 of `docs/semantics.md`; we draw again.)
     """
     count = len(problem.benchmark.cells)
     if not problem.recipe.released_draws:
