@@ -121,11 +121,12 @@ def test_two_processes_step_on_the_mean_gradient(
     assert_close(first["mu"], mu, rtol=1e-5, atol=1e-5)
 
 
-def test_one_process_of_the_shared_engine_is_the_fused_engine() -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def test_one_process_of_the_shared_engine_is_the_fused_engine(device: str) -> None:
     """The same kernel; only Adam and the norm for clipping are another's."""
-    recipe, codes = small("best"), CELLS.to_torch()
-    models = [model_of(recipe), model_of(recipe)]
-    order = torch.arange(65)
+    recipe, codes = small("best"), CELLS.to_torch(device)
+    models = [model_of(recipe).to(device), model_of(recipe).to(device)]
+    order = torch.arange(65, device=device)
     plain = FusedEngine(models[0], SPACE.layout, codes, 0)
     shared = SharedFusedEngine(models[1], SPACE.layout, codes, 0, Processes())
     expected = plain.train(order, 0, [1e-3], training=True)
@@ -134,7 +135,7 @@ def test_one_process_of_the_shared_engine_is_the_fused_engine() -> None:
     states = [engine.optimizer_state()["state"] for engine in (shared, plain)]
     for index, entry in states[1].items():
         for key, value in entry.items():
-            assert_close(states[0][index][key], value, rtol=1e-5, atol=1e-7)
+            assert_close(states[0][index][key].cpu(), value.cpu(), rtol=1e-5, atol=1e-7)
     for name, buffer in models[0].named_buffers():
         assert_close(models[1].get_buffer(name), buffer, rtol=1e-4, atol=1e-5)
     version = models[1].eps._version
