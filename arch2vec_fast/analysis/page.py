@@ -35,10 +35,10 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .plots .plot:last-child:nth-child(odd) { grid-column: 1 / -1 }
 .plot { min-height: 320px; min-width: 0 } .plot.tall { min-height: 560px }
 .scroll { overflow-x: auto }
-table { border-collapse: collapse; width: 100%; font-size: 15px;
+table { border-collapse: collapse; width: 100%; font-size: 14px;
   font-variant-numeric: tabular-nums }
 caption { text-align: left; color: var(--soft); padding: 0 0 8px; font-size: 14px }
-th, td { padding: 7px 12px 7px 0; border-bottom: 1px solid var(--line); text-align: right;
+th, td { padding: 7px 10px 7px 0; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap }
 th { font-weight: 600 }
 thead th { color: var(--soft); font-size: 13px; white-space: normal; vertical-align: bottom }

@@ -41,14 +41,15 @@ CEILING = "a perfect search"
 def summary(study: Study) -> dict[str, Any]:
     """One study as plain numbers; accuracies and regrets in [0, 1] as `Estimate`s.
 
-    Keys: benchmark, method, recipe, reward, noise, seeds, queries, distinct, seconds (mean; None
-    without times), validation and test of the pick, regret, best_test_seen.
+    Keys: benchmark, method, recipe, reward, label, noise, seeds, queries, distinct, seconds (mean;
+    None without times), validation and test of the pick, regret, best_test_seen.
     """
     return {
         "benchmark": study.benchmark,
         "method": study.method,
         "recipe": study.recipe,
         "reward": study.reward,
+        "label": study.label,
         "noise": study.noise,
         "seeds": len(study.seeds),
         "queries": float(study.queries.mean()),
@@ -85,6 +86,7 @@ def per_cent(value: Estimate, spread: str = "error", digits: int = 2) -> str:
 TABLE2 = (
     "method",
     "recipe",
+    "measured with",
     "seeds",
     "queries",
     "distinct cells",
@@ -106,6 +108,7 @@ def table2(group: Sequence[Study]) -> list[list[str]]:
             [
                 title(facts["method"]),
                 facts["recipe"],
+                facts["label"],
                 f"{facts['seeds']:,}",
                 f"{facts['queries']:,.0f}",
                 f"{facts['distinct']:,.0f}",
@@ -117,7 +120,7 @@ def table2(group: Sequence[Study]) -> list[list[str]]:
         )
     ceiling = group[0].ceiling
     pick, regret = 100 * ceiling.test_of_pick, 100 * (ceiling.test - ceiling.test_of_pick)
-    blank = ["ceiling", "", "", ""]
+    blank = ["ceiling", group[0].label, "", "", ""]
     numbers = [f"{100 * ceiling.validation:.2f}", f"{pick:.2f}", f"{regret:.2f}"]
     rows.append([CEILING, *blank, *numbers, f"{100 * ceiling.test:.2f}"])
     return rows
@@ -145,9 +148,10 @@ def table3(groups: Mapping[str, Sequence[Study]]) -> tuple[list[str], list[list[
 
     Per cent, mean ± standard deviation over seeds, as the paper prints its Table 3.
     """
-    header = ["method", "recipe", "seeds"]
+    header = ["method", "recipe", "measured with", "seeds"]
     cells: dict[tuple[str, str], dict[str, list[str]]] = {}
-    seeds: dict[tuple[str, str], set[int]] = {}
+    seeds: dict[tuple[str, str], set[str]] = {}
+    labels: dict[tuple[str, str], set[str]] = {}
     for name, group in groups.items():
         data_set = name.removeprefix("nasbench201-")
         header += [f"{data_set} validation", f"{data_set} test"]
@@ -155,15 +159,16 @@ def table3(groups: Mapping[str, Sequence[Study]]) -> tuple[list[str], list[list[
             key = facts["method"], facts["recipe"]
             parts = [per_cent(facts[part], "std") for part in ("validation", "test")]
             cells.setdefault(key, {})[name] = parts
-            seeds.setdefault(key, set()).add(facts["seeds"])
+            seeds.setdefault(key, set()).add(f"{facts['seeds']:,}")
+            labels.setdefault(key, set()).add(facts["label"])
     rows = [
-        [title(method), recipe, " / ".join(map(str, sorted(seeds[method, recipe])))]
+        [title(key[0]), key[1], *(" / ".join(sorted(facts[key])) for facts in (labels, seeds))]
         + [text for name in groups for text in found.get(name, ["-", "-"])]
-        for (method, recipe), found in cells.items()
+        for key, found in cells.items()
     ]
     ceilings = [group[0].ceiling for group in groups.values()]
     pairs = [(100 * c.validation, 100 * c.test_of_pick) for c in ceilings]
-    rows.append([CEILING, "", ""] + [f"{value:.2f}" for pair in pairs for value in pair])
+    rows.append([CEILING, "", "", ""] + [f"{value:.2f}" for pair in pairs for value in pair])
     return header, rows
 
 
@@ -211,7 +216,7 @@ _LABELS = ("benchmark", "method", "recipe")
 
 
 def _summary_lines(found: Sequence[Study]) -> Iterable[Sequence[Any]]:
-    plain = ("reward", "noise", "seeds", "queries", "distinct", "seconds")
+    plain = ("reward", "label", "noise", "seeds", "queries", "distinct", "seconds")
     parts = ("mean", "error", "std")
     yield (*_LABELS, *plain, *(f"{name}_{part}" for name in _ESTIMATES for part in parts))
     for study in found:

@@ -20,6 +20,8 @@ __all__ = ["Study", "load_studies", "studies", "trace_files"]
 
 Vector = NDArray[np.float64]
 
+_SPACE_CELLS = {"nasbench101": 423_624, "nasbench201": 15_625}
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Study:
@@ -57,6 +59,15 @@ class Study:
     def reward(self) -> str:
         """What a query returned, in words."""
         return str(self.metadata["reward"])
+
+    @cached_property
+    def label(self) -> str:
+        """What sets its numbers apart from others', short: "12-epoch reward" or "30,001 cells"."""
+        pool = self.metadata.get("pool")
+        whole = _SPACE_CELLS.get(str(self.metadata.get("space")), 0)
+        if isinstance(pool, int) and pool < whole:
+            return f"{pool:,} cells"
+        return f"{self.trace['fidelity'].max()}-epoch reward"
 
     @property
     def noise(self) -> str:

@@ -403,6 +403,104 @@ def table1(
     )
 
 
+Methods = Annotated[
+    str | None, typer.Option(help="Comma-separated.", show_default="all of `methods`")
+]
+Recipes = Annotated[
+    str | None, typer.Option(help="Comma-separated.", show_default="released,paper,best")
+]
+EncoderRun = Annotated[
+    Path | None,
+    typer.Option(help="A run of pretrain to embed with.", show_default="made in --out"),
+]
+Seeds = Annotated[int, typer.Option(help="Searches of each method, seeds 0, 1, ...")]
+Noise = Annotated[
+    str, typer.Option(help="A query returns the 'mean' of runs, or one 'run' drawn by seed.")
+]
+Data = Annotated[Path | None, typer.Option(help="Folder of tables.", show_default="$ARCH2VEC_DATA")]
+
+
+@app.command()
+def table2(
+    out: Annotated[Path, typer.Option(help="Directory of traces and results.")],
+    benchmark: Annotated[
+        str | None, typer.Option(help="A table of NAS-Bench-101.", show_default="what is found")
+    ] = None,
+    methods: Methods = None,
+    recipes: Recipes = None,
+    encoder: EncoderRun = None,
+    seeds: Seeds = 500,
+    noise: Noise = "mean",
+    data: Data = None,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Reproduce Table 2 of the paper, NAS-Bench-101: hours on a CPU, resumable.
+
+    1,000 queries for discrete methods, 400 for learnt representations, on the
+    table that is found: imported, else 30,001 cells. Leaves traces, a report
+    and CSV.
+
+    Examples:
+
+    arch2vec-fast table2 --out table2
+
+    arch2vec-fast table2 --out table2 --seeds 20 --methods random,arch2vec-bo --recipes best
+    """
+    from arch2vec_fast.cli.search_tables import table2_command
+
+    table2_command(
+        out,
+        benchmark=benchmark,
+        methods=methods.split(",") if methods else None,
+        recipes=recipes.split(",") if recipes else None,
+        encoder=encoder,
+        seeds=seeds,
+        noise=noise,
+        data=data,
+        device=device,
+        as_json=json,
+    )
+
+
+@app.command()
+def table3(
+    out: Annotated[Path, typer.Option(help="Directory of traces and results.")],
+    methods: Methods = None,
+    recipes: Recipes = None,
+    encoder: EncoderRun = None,
+    seeds: Seeds = 500,
+    noise: Noise = "mean",
+    data: Data = None,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Reproduce Table 3 of the paper, NAS-Bench-201: an hour or more on a CPU, resumable.
+
+    12,000 seconds on CIFAR-10, then as many queries on CIFAR-100 and
+    ImageNet16-120. Leaves traces, a report and CSV.
+
+    Examples:
+
+    arch2vec-fast table3 --out table3
+
+    arch2vec-fast table3 --out table3 --seeds 20 --recipes best --encoder runs/nasbench201-best-0
+    """
+    from arch2vec_fast.cli.search_tables import table3_command
+
+    table3_command(
+        out,
+        methods=methods.split(",") if methods else None,
+        recipes=recipes.split(",") if recipes else None,
+        encoder=encoder,
+        seeds=seeds,
+        noise=noise,
+        data=data,
+        device=device,
+        as_json=json,
+    )
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Directory to write.")] = Path("demo-out"),
@@ -411,9 +509,10 @@ def demo(
     ] = False,
     json: Json = False,
 ) -> None:
-    """NAS-Bench-201 from nothing to embeddings, their quality and a report.
+    """NAS-Bench-201 from nothing to embeddings, their quality, a report and searches.
 
-    Takes about a minute on two free CPU cores, up to three on slow ones.
+    Takes about a minute on two free CPU cores, up to three on slow ones. The
+    searches need the package analog-nasbench, a table of accuracies.
 
     Example: arch2vec-fast demo
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`arch2vec-fast demo`: NAS-Bench-201 from nothing to a report, step by step."""
+"""`arch2vec-fast demo`: NAS-Bench-201 from nothing to reports and searches, step by step."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -16,15 +17,16 @@ from rich.markup import escape
 from arch2vec_fast.cli.console import people, write_document
 
 _SPACE, _RECIPE = "nasbench201", "best"
-_STEPS = 5
+_STEPS = 6
 
 
 def demo_command(out: Path, *, quick: bool, as_json: bool) -> None:
-    """Enumerate, pretrain, embed, evaluate, report."""
+    """Enumerate, pretrain, embed, evaluate, report, search."""
     from arch2vec_fast import spaces
     from arch2vec_fast._files import write_json
     from arch2vec_fast.analysis.report import write_report
     from arch2vec_fast.cli.commands import check_writable, epochs, summarise
+    from arch2vec_fast.cli.demo_search import open_benchmark, search_and_report
     from arch2vec_fast.cli.tables import evaluation_tables
     from arch2vec_fast.embeddings import embed
     from arch2vec_fast.pretrain import Interrupted, pretrain
@@ -67,15 +69,23 @@ def demo_command(out: Path, *, quick: bool, as_json: bool) -> None:
     with _step(console, 5, "Draw the report"):
         report = write_report(run, out / "report.html", evaluation=result)
         console.print(f"  {report.stat().st_size / 1e6:.1f} MB, opens without a network")
+    with _step(console, 6, "Search the embedding: random, REINFORCE, Bayesian optimisation"):
+        benchmark = open_benchmark(console)
+        searched = {}
+        if benchmark is not None:
+            searched = search_and_report(run, benchmark, out, console, quick=quick)
     seconds = time.monotonic() - began
+    pages = [str(report), *([searched["search_report"]] if searched else [])]
     console.print(
-        f"\n[bold]Done in {seconds:.0f} s.[/] Open [bold]{escape(str(report))}[/] in a browser.",
+        f"\n[bold]Done in {seconds:.0f} s.[/] Open [bold]{escape(' and '.join(pages))}[/] "
+        "in a browser.",
         soft_wrap=True,
     )
     if as_json:
         files = {"run": folder, "embeddings": out / "embeddings.safetensors", "report": report}
-        document = {name: str(path) for name, path in files.items()}
-        write_document({**document, "seconds": round(seconds, 1), "evaluation": result})
+        document: dict[str, Any] = {name: str(path) for name, path in files.items()}
+        document |= {"seconds": round(seconds, 1), "evaluation": result, "search": searched}
+        write_document(document)
 
 
 def _fresh(folder: Path) -> Path:

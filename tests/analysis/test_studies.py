@@ -90,10 +90,11 @@ def test_table3_leaves_gaps_where_nothing_was_run() -> None:
     found = studies([trace({0: [1], 1: [0]}), trace({0: [4]}, name="other", method="evolution")])
     groups = {name: [s for s in found if s.benchmark == name] for name in ("hand", "other")}
     header, rows = table3(groups)
-    assert header[3:] == ["hand validation", "hand test", "other validation", "other test"]
+    assert header[4:] == ["hand validation", "hand test", "other validation", "other test"]
     # The standard deviation, as the paper prints it, not the standard error of table 2.
-    assert rows[0][3:] == ["30.00 ± 28.28", "37.50 ± 24.75", "-", "-"]
-    assert rows[1][3:] == ["-", "-", "80.00", "85.00"]
+    assert rows[0][4:] == ["30.00 ± 28.28", "37.50 ± 24.75", "-", "-"]
+    assert [row[2] for row in rows] == ["6 cells"] * 2 + [""]
+    assert rows[1][4:] == ["-", "-", "80.00", "85.00"]
 
 
 def test_csv_reads_back_to_the_bit(tmp_path: Path) -> None:
