@@ -48,6 +48,7 @@ _TESTS: Final = {
 }
 _TORCH_MAGIC: Final = 0x1950A86A20F9469CFC6C
 _MEGABYTE: Final = 1_000_000
+_FORGET_EVERY: Final = 250  # architectures
 _KEPT_TEXTS: Final = frozenset(
     f"{part}@{epoch}"
     for part in ("x-valid", "x-test", "ori-test")
@@ -97,8 +98,8 @@ def import_nasbench201(
 
     file: see above. out: an existing folder, e.g. that of `ARCH2VEC_DATA`. partial: accept a file
     that lacks architectures. progress: a bar on standard error. Returns the paths written; nothing
-    is written unless the whole file is sound. Minutes for the files of gigabytes; memory stays far
-    below the file's size.
+    is written unless the whole file is sound. Ten minutes for the files of gigabytes, whose
+    parts are dropped as they are read: memory stays far below the file's size.
 
     Raises FileNotFoundError, or ValueError, one line, that names the architecture at fault.
     """
@@ -160,6 +161,8 @@ def _read_file(path: Path, records: _Records, *, progress: bool) -> None:
                 return value
             records.add(key, value)
             bar.update(raw.tell() // _MEGABYTE)
+            if len(records) % _FORGET_EVERY == 0:
+                reader.forget(_is_done)
             return None
 
         with _stream(raw) as stream:
@@ -207,6 +210,13 @@ def _keep(key: str | int) -> bool:
     if isinstance(key, int):
         return 0 <= key < _SHORT
     return "@" not in key or key in _KEPT_TEXTS
+
+
+def _is_done(value: Any) -> bool:
+    """Parts of one architecture; what architectures share is names, classes and types."""
+    if isinstance(value, str):
+        return "@" in value or not value.isascii()
+    return value == {} or isinstance(value, tuple | list | bytes | float)
 
 
 def _dtype(code: str, *_: Any) -> dict[str, Any]:
@@ -264,12 +274,7 @@ class _Records:
         if row != number:
             raise ValueError(f"architecture {number} is {arch}, which is number {row}")
         self._of_row[row] = record
-        for part in value.values():
-            for result in part["all_results"].values():
-                for column in result.values():
-                    if isinstance(column, dict):
-                        column.clear()
-                result.clear()
+        _empty(value)
 
     def rows(self, *, partial: bool) -> list[int]:
         """Rows to make tables of, ascending."""
@@ -280,6 +285,14 @@ class _Records:
                 "it again, or pass partial"
             )
         return sorted(self._of_row)
+
+
+def _empty(value: Any) -> None:
+    """Empty a dict and all dicts in it: the reader may still hold them."""
+    if isinstance(value, dict):
+        for part in value.values():
+            _empty(part)
+        value.clear()
 
 
 def _extract(value: dict[str, Any]) -> tuple[str, _Record]:

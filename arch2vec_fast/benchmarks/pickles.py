@@ -94,6 +94,14 @@ class PickleReader:
             reason = f"{type(error).__name__} at byte {self.position:,}"
             raise ValueError(f"is damaged ({reason})") from None
 
+    def forget(self, is_done: Callable[[Any], bool]) -> None:
+        """Drop from the machine's memory the values that `is_done` accepts.
+
+        For parts that were reduced, to which nothing later refers. Should the file do so after
+        all, the item is missing there, as if `keep` had refused it.
+        """
+        self._memo = {index: value for index, value in self._memo.items() if not is_done(value)}
+
     # -- bytes -----------------------------------------------------------------------------
 
     def _fill(self, size: int) -> None:

@@ -99,3 +99,20 @@ def test_unwanted_items_are_dropped_and_parts_reduced() -> None:
     )
     assert back == {"a@1": 1.0, "a@2": 2.0, "in": ("in", [1, 3]), "name": "a@2"}
     assert "a@2" not in load(pickle.dumps(value), keep=lambda key: key != "a@2")
+
+
+def test_what_is_done_is_forgotten() -> None:
+    parts = {number: {"x@1": [float(number)], "name": "shared"} for number in range(2000)}
+    lengths: list[int] = []
+
+    def reduce(key: Any, part: dict[Any, Any]) -> Any:
+        name, total = part["name"], sum(part["x@1"])
+        part["x@1"].clear()
+        part.clear()
+        reader.forget(lambda value: value in ({}, []))
+        lengths.append(len(reader._memo))
+        return total, name
+
+    reader = PickleReader(io.BytesIO(pickle.dumps(parts)), {}, reduce=reduce)
+    assert reader.load() == {number: (float(number), "shared") for number in parts}
+    assert lengths[-1] < 2100
