@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from arch2vec_fast.spaces import CellBatch, CellSpace
 
-__all__ = ["Answers", "Benchmark", "Ceiling", "TableBenchmark"]
+__all__ = ["Answers", "Benchmark", "Ceiling", "CellFinder", "Prefetching", "TableBenchmark"]
 
 _MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64)
 
@@ -106,6 +106,15 @@ class Benchmark(Protocol):
 
     def find(self, cells: CellBatch) -> NDArray[np.int64]:
         """Row of each cell in the pool, [B], up to isomorphism; -1 where it is not there."""
+        ...
+
+
+@runtime_checkable
+class Prefetching(Protocol):
+    """A benchmark that gains from hearing early what will be asked, as parallel trainings do."""
+
+    def prefetch(self, rows: NDArray[np.int64]) -> None:
+        """Get ready to answer queries of the cells `rows` [n]."""
         ...
 
 
@@ -223,18 +232,11 @@ class TableBenchmark:
         return Answers(validation, self.times[rows, length].astype(np.float64))
 
     def find(self, cells: CellBatch) -> NDArray[np.int64]:
-        if cells.layout != self.cells.layout:
-            raise ValueError(f"cells: are not of the space of {self.name}, {self.space.name}")
-        order, codes = self._sorted
-        wanted = _keys(cells)
-        at = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
-        return np.where(codes[at] == wanted, order[at], -1)
+        return self._finder.find(cells)
 
     @cached_property
-    def _sorted(self) -> tuple[NDArray[np.int64], NDArray[np.void]]:
-        codes = _keys(self.cells)
-        order = np.argsort(codes, kind="stable")
-        return order, codes[order]
+    def _finder(self) -> CellFinder:
+        return CellFinder(self.cells)
 
     def _length(self, fidelity: int | None) -> int:
         if fidelity is None:
@@ -244,6 +246,28 @@ class TableBenchmark:
                 f"fidelity: {self.name} has no {fidelity} epochs; choose one of {self.fidelities}"
             )
         return self.fidelities.index(fidelity)
+
+
+class CellFinder:
+    """Where cells are in a pool, up to isomorphism; one sort of the pool, then binary searches."""
+
+    def __init__(self, pool: CellBatch) -> None:
+        self._layout = pool.layout
+        codes = _keys(pool)
+        self._order = np.argsort(codes, kind="stable")
+        self._codes = codes[self._order]
+
+    def find(self, cells: CellBatch) -> NDArray[np.int64]:
+        """Row of each cell in the pool, [B]; -1 where it is not there."""
+        if cells.layout != self._layout:
+            raise ValueError(
+                f"cells: are of {cells.layout.num_nodes} nodes and {cells.layout.num_op_types} "
+                f"operation types, the pool's of {self._layout.num_nodes} and "
+                f"{self._layout.num_op_types}"
+            )
+        wanted = _keys(cells)
+        at = np.minimum(np.searchsorted(self._codes, wanted), len(self._codes) - 1)
+        return np.where(self._codes[at] == wanted, self._order[at], -1)
 
 
 def _keys(cells: CellBatch) -> NDArray[np.void]:

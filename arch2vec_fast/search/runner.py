@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from arch2vec_fast._checks import check_device
 from arch2vec_fast._files import read_json, write_json
 from arch2vec_fast._progress import Progress
-from arch2vec_fast.benchmarks.base import Benchmark
+from arch2vec_fast.benchmarks.base import Benchmark, Prefetching
 from arch2vec_fast.embeddings import EmbeddingTable
 from arch2vec_fast.search import methods
 from arch2vec_fast.search.base import LearnsEmbeddings, Searcher, SearchProblem
@@ -163,6 +163,8 @@ def run_group(
         rows, fidelity = searcher.ask(active)
         rewards = np.full(rows.shape, np.nan)
         active &= (rows >= 0).any(1)
+        if isinstance(benchmark, Prefetching):
+            benchmark.prefetch(_certain(rows, active, most_queries - count))
         for column in range(rows.shape[1]):  # one query after another: budgets end in mid-round
             going = active & (elapsed < most_seconds) & (count < most_queries)
             asking = np.flatnonzero(going & (rows[:, column] >= 0))
@@ -179,6 +181,14 @@ def run_group(
         active &= (elapsed < most_seconds) & (count < most_queries)
     columns = (np.concatenate(column) for column in zip(*made))
     return complete(benchmark, *columns)
+
+
+def _certain(
+    rows: NDArray[np.int64], active: NDArray[np.bool_], left: NDArray[Any]
+) -> NDArray[np.int64]:
+    """The cells of a round that a budget of queries lets all be asked."""
+    asked = (rows >= 0) & active[:, None]
+    return rows[asked & (asked.cumsum(1) <= left[:, None])]
 
 
 def _query(
