@@ -57,5 +57,5 @@ def start_torchrun(count: int, *arguments: str) -> subprocess.Popen[str]:
 def run_torchrun(count: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`start_torchrun`, waited for."""
     with start_torchrun(count, *arguments) as process:
-        output, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=300)
     return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
