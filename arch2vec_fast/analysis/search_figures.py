@@ -60,12 +60,14 @@ def regret_figure(
 
 def distribution_figure(identifier: str, group: Sequence[Study]) -> Figure:
     """Share of searches whose final test regret is at most x (Fig. 6 of the paper)."""
+    regrets = [100 * (study.ceiling.test - study.final("incumbent_test")) for study in group]
+    end = max(1.2 * float(values.max()) for values in regrets)
     data = []
-    for study in group:
-        x, share = ecdf(100 * (study.ceiling.test - study.final("incumbent_test")))
+    for study, values in zip(group, regrets):
+        x, share = ecdf(values)
         style = series(group, study)
-        # From zero at the smallest regret, and on to the right of the largest.
-        steps = np.concatenate((x[:1], x)), np.concatenate(([0.0], share))
+        # From zero at the smallest regret, and on to the right of the largest of all studies.
+        steps = np.concatenate((x[:1], x, [end])), np.concatenate(([0.0], share, [1.0]))
         hover = ("%{y:.0%} within %{customdata[0]:.3f}", steps[:1])
         data.append(_line(style, _positive(steps[0]), _numbers(steps[1]), hover))
     ceiling = group[0].ceiling

@@ -63,11 +63,18 @@ class Study:
     @cached_property
     def label(self) -> str:
         """What sets its numbers apart from others', short: "12-epoch reward" or "30,001 cells"."""
+        if self.sees_test:
+            return "test accuracy as reward"
         pool = self.metadata.get("pool")
         whole = _SPACE_CELLS.get(str(self.metadata.get("space")), 0)
         if isinstance(pool, int) and pool < whole:
             return f"{pool:,} cells"
         return f"{self.trace['fidelity'].max()}-epoch reward"
+
+    @cached_property
+    def sees_test(self) -> bool:
+        """Whether the reward is the test accuracy itself, for want of a validation accuracy."""
+        return bool(np.array_equal(self.trace["validation"], self.trace["test"]))
 
     @property
     def noise(self) -> str:

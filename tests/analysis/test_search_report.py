@@ -3,6 +3,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from arch2vec_fast.analysis import search_report
 from arch2vec_fast.analysis.published import FILE, PublishedCurve, published_curves
-from arch2vec_fast.analysis.search_figures import regret_figure
+from arch2vec_fast.analysis.search_figures import distribution_figure, regret_figure
 from arch2vec_fast.analysis.studies import studies
 from traces import trace
 
@@ -85,6 +86,30 @@ def test_curves_carry_their_errors_and_a_ceiling() -> None:
     assert mean["customdata"][-1] == pytest.approx([12.5, 7.5])
     assert lower["y"][-1] == pytest.approx(1e-3)  # below zero, drawn at the floor
     assert figure["layout"]["shapes"][0]["y0"] == pytest.approx(5)
+
+
+def test_distribution_goes_on_to_the_right() -> None:
+    """A method whose searches all end at no regret is a line at 100 %, not a point."""
+    found = studies([trace({0: [3], 1: [3]}), trace({0: [1], 1: [4]}, method="evolution")])
+    figure = distribution_figure("x", found)
+    first, second = figure["data"]
+    assert first["x"] == pytest.approx([1e-3, 1e-3, 42])  # a logarithmic axis has no zero
+    assert first["y"] == [0, 1, 1]
+    assert second["x"] == pytest.approx([5, 5, 35, 42])
+    assert second["y"] == [0, 0.5, 1, 1]
+
+
+def test_a_reward_that_is_the_test_accuracy_is_called_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_report, "plotly_library", lambda: "")
+    one = trace({0: [4, 2]})
+    columns = {**one.columns, "validation": one["test"], "incumbent": one["incumbent_test"]}
+    found = studies([replace(one, columns=columns)])
+    html = search_report.write_search_report(found, tmp_path / "r.html").read_text()
+    assert "test accuracy as reward" in html
+    assert "searches see what they are judged by" in html
+    assert not [name for name in plots(html) if "validation" in name]
 
 
 def test_published_curves_are_dashed_and_named() -> None:
