@@ -117,23 +117,35 @@ def log_marginal_likelihood(matrix: Tensor, targets: Tensor, noises: Tensor) -> 
     return evidence
 
 
+class Points(NamedTuple):
+    """A few candidates as their kernel sees them, float64, on the host."""
+
+    features: Tensor  # [R, D]
+    profiles: Tensor  # [R, .] normalised histograms over the colours that occur
+
+    def part(self, rows: slice) -> Points:
+        """Some of them."""
+        return Points(self.features[rows], self.profiles[rows])
+
+    def against(self, others: Points) -> tuple[Tensor, Tensor]:
+        """Squared distances and products of histograms, [R, M] each."""
+        distance = torch.cdist(self.features, others.features, compute_mode=_EXACT)
+        return distance.square(), self.profiles @ others.profiles.T
+
+
 class Gram:
-    """Squared distances and normalised histogram products of a few candidates, in float64."""
+    """Looks candidates up."""
 
     def __init__(self, features: Tensor, histogram: WlHistogram | None) -> None:
         self._features = features  # [Q, D], on the host
         self._histogram = histogram
         self._weights = None if histogram is None else histogram.normalized()
 
-    def __call__(self, left: list[int], right: list[int]) -> tuple[Tensor, Tensor]:
-        """Of candidates `left` [R] with candidates `right` [M]: two matrices [R, M]."""
-        points = self._features[left + right].double()
-        distance = torch.cdist(points[: len(left)], points[len(left) :], compute_mode=_EXACT)
-        profiles = self._profiles(left + right)
-        return distance.square(), profiles[: len(left)] @ profiles[len(left) :].T
+    def points(self, rows: list[int]) -> Points:
+        """Those of `rows`; only points of one call share columns of profiles."""
+        return Points(self._features[rows].double(), self._profiles(rows))
 
     def _profiles(self, rows: list[int]) -> Tensor:
-        """Normalised histograms [M, .] over the colours that occur."""
         if self._histogram is None or self._weights is None:
             return torch.zeros(len(rows), 0, dtype=torch.float64)
         starts = self._histogram.starts
@@ -169,7 +181,8 @@ class Observations:
             return known
         self.rows += rows
         self.targets += targets
-        square, similar = self._gram(rows, self.rows)
+        points = self._gram.points(self.rows)
+        square, similar = points.part(slice(known, None)).against(points)
         self._square = _bordered(self._square, square)
         self._similar = _bordered(self._similar, similar)
         if len(self) >= self._recipe.refit_growth * self._chosen_at:
@@ -201,13 +214,13 @@ class Observations:
             solved: their columns of V, [M, K].
         """
         whitened, scale = self.whitened()
-        solved = solved.double()
+        solved, points = solved.double(), self._gram.points(rows)
         mean = whitened @ solved
         left = (1 - solved.square().sum(0)).clamp(min=LEAST_VARIANCE)
         chosen = [0]
         while len(chosen) < count:
             last = chosen[-1]
-            prior = self._kernel(*self._gram([rows[last]], rows))[0]
+            prior = self._kernel(*points.part(slice(last, last + 1)).against(points))[0]
             covariance = prior - solved[:, last] @ solved
             row = covariance / math.sqrt(float(left[last]) + self.settings.noise)
             solved = torch.cat([solved, row.unsqueeze(0)])
