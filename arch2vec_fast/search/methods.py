@@ -17,7 +17,8 @@ class Method:
     """One entry of the list.
 
     factory: "module:callable", imported when used; takes a `SearchProblem`, returns a `Searcher`.
-    title: for tables and legends. summary: one line for people.
+    title: for tables and legends. summary: one line for people. cells_at_once: seeds times cells of
+    the pool that memory has room for, where a search keeps something of every cell.
     """
 
     factory: str
@@ -25,6 +26,13 @@ class Method:
     summary: str
     needs_embeddings: bool = False
     needs_fidelities: bool = False
+    cells_at_once: int | None = None
+
+    def seeds_at_once(self, num_cells: int, most: int) -> int:
+        """How many searches of a pool of `num_cells` run in lock-step, 1 .. most."""
+        if self.cells_at_once is None:
+            return most
+        return min(most, max(1, self.cells_at_once // num_cells))
 
 
 METHODS: dict[str, Method] = {
@@ -64,6 +72,7 @@ METHODS: dict[str, Method] = {
         title="arch2vec-BO",
         summary="a surrogate of the embeddings and expected improvement (Yan et al. 2020)",
         needs_embeddings=True,
+        cells_at_once=1 << 21,  # 1.2 GB after 150 queries of the Gaussian process
     ),
     "supervised-rl": Method(
         factory="arch2vec_fast.search.supervised_reinforce:SupervisedReinforce",

@@ -89,7 +89,7 @@ def search(
         seconds, queries: the budget of each search; see `Budget`.
         recipe: of the method, a preset's name or a `SearchRecipe`.
         embeddings: vectors of at least the pool's cells, in any order; arch2vec methods need them.
-        out: a directory. Groups of 50 seeds are written there as they end; the same call
+        out: a directory. Groups of up to 50 seeds are written there as they end; the same call
             goes on where an interrupted one stopped and returns what an uninterrupted one would.
         progress: a line on standard error.
 
@@ -115,8 +115,9 @@ def search(
 
     parts = []
     with Progress(f"{method} on {benchmark.name}", "seeds", len(numbers), enabled=progress) as bar:
-        for start in range(0, len(numbers), _GROUP):
-            group = numbers[start : start + _GROUP]
+        size = methods.get(method).seeds_at_once(len(benchmark.cells), _GROUP)
+        for start in range(0, len(numbers), size):
+            group = numbers[start : start + size]
             part = None if folder is None else folder.load(start)
             if part is None:
                 problem = SearchProblem(

@@ -10,7 +10,7 @@ import pytest
 from arch2vec_fast import benchmarks
 from arch2vec_fast.benchmarks import TableBenchmark
 from arch2vec_fast.embeddings import EmbeddingTable
-from arch2vec_fast.search import search
+from arch2vec_fast.search import METHODS, search
 from toy import toy_benchmark
 
 
@@ -70,6 +70,13 @@ def test_a_small_pool_is_searched_to_its_end(
     vectors = EmbeddingTable(vectors=embeddings.vectors[:19], cells=few.cells)
     trace = search(few, "arch2vec-bo", seeds=[0, 1], queries=30, embeddings=vectors)
     assert sorted(trace["row"][trace["seed"] == 0].tolist()) == list(range(19))
+
+
+def test_large_pools_are_searched_by_fewer_seeds_at_once() -> None:
+    """Whose posterior of every cell fills memory."""
+    method = METHODS["arch2vec-bo"]
+    assert [method.seeds_at_once(cells, 50) for cells in (15_625, 423_624, 10**8)] == [50, 4, 1]
+    assert METHODS["random"].seeds_at_once(10**8, 50) == 50
 
 
 @pytest.mark.data
