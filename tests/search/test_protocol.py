@@ -129,6 +129,24 @@ def test_methods_that_cannot_run_are_skipped_and_named(
     assert "several training lengths" in skipped[0]
 
 
+@pytest.mark.usefixtures("toys")
+def test_a_missing_package_skips_its_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*_: Any, **__: Any) -> None:
+        raise ImportError("bohb: needs optuna")
+
+    monkeypatch.setattr(protocol, "search", absent)
+    skipped: list[str] = []
+    jobs = table2_jobs("nasbench201-cifar10", ["random", "evolution"])
+    encoder = Encoder(folder=tmp_path / "encoder")
+    traces = run_jobs(
+        jobs, tmp_path, encoder, seeds=1, on_skip=lambda job, reason: skipped.append(reason)
+    )
+    assert list(traces) == []
+    assert skipped == ["bohb: needs optuna"] * 2
+
+
 def test_no_table_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nasbench101: no table found"):
         find_nasbench101(tmp_path)
