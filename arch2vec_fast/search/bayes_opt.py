@@ -16,9 +16,7 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from arch2vec_fast.benchmarks.base import Benchmark
 from arch2vec_fast.search.base import Proposals, SearchProblem
 from arch2vec_fast.search.candidates import Candidates
 from arch2vec_fast.search.gp_search import GpSearch
@@ -27,9 +25,9 @@ from arch2vec_fast.search.observations import (
     Observations,
     for_each,
     initial_rows,
-    released_order,
 )
 from arch2vec_fast.search.recipes import SearchRecipe
+from arch2vec_fast.search.released import ReleasedDraws, released_order
 from arch2vec_fast.spaces import CellBatch
 from arch2vec_fast.surrogates.dngo import DNGO, DngoRecipe
 
@@ -60,8 +58,8 @@ def discrete_bo(problem: SearchProblem) -> DngoSearch:
 def one_hot_encoding(cells: CellBatch) -> NDArray[np.float32]:
     """Upper triangle of the adjacency and one-hot operations of each cell, flattened [Q, D].
 
-    Entries that all cells share are left out: NAS-Bench-101 keeps 56 of 56 but the constant ones,
-    NAS-Bench-201 the 30 that tell its operations apart.
+    Entries that all cells share are left out: NAS-Bench-201 keeps the 30 that tell the operations
+    of its six edges apart.
     """
     adjacency, node_ops = cells.to_dense(one_hot=True)
     upper = adjacency[:, *np.triu_indices(adjacency.shape[1], 1)]
@@ -90,8 +88,9 @@ class DngoSearch:
         released = self.recipe.released_draws
         self._candidates = Candidates(vectors, self.device, last_first=released)
         self._order = released_order(problem) if released else None
+        refits = len(vectors) if self.recipe.shuffled_pool else 0
         drawn = self.seeds if released else ()
-        self._draws = [_ReleasedDraws(problem.benchmark, int(seed)) for seed in drawn]
+        self._draws = [ReleasedDraws(int(seed), refits) for seed in drawn]
         self._first = initial_rows(problem)
         self._seen = Observations(len(self.seeds))
         self._round = 0
@@ -149,7 +148,13 @@ class DngoSearch:
             keys = (seeds + (self._round << 32)).tolist()
             return DNGO(self._surrogate, seeds=keys, device=self.device).fit(points, rewards)
         draws = [self._draws[search] for search in batch.searches]
-        parameters = torch.stack([draw.parameters(points.shape[2]) for draw in draws])
+        sizes = ((_HIDDEN, points.shape[2]), (1, _HIDDEN))
+        parameters = torch.stack(
+            [
+                torch.cat([part.flatten() for size in sizes for part in draw.linear(*size)])
+                for draw in draws
+            ]
+        )
         keys = [draw.key() for draw in draws]
         model = DNGO(self._surrogate, seeds=keys, device=self.device)
         return model.fit(points, rewards, parameters=parameters)
@@ -175,39 +180,6 @@ class DngoSearch:
             last = torch.argsort(score[torch.from_numpy(order)])[-count:].flip(0)
             place[:] = order[last.numpy()]
         return rows
-
-
-class _ReleasedDraws:
-    """Random numbers of one search as the released code takes them from its global generators."""
-
-    def __init__(self, benchmark: Benchmark, seed: int) -> None:
-        self._seed = seed
-        self._torch = torch.Generator().manual_seed(self._seed)
-        # On NAS-Bench-201 each refit takes its seed from NumPy's generator, which the initial
-        # permutation advanced; elsewhere each refit has the seed of the search.
-        self._numpy: np.random.RandomState | None = None
-        if benchmark.space.name == "nasbench201":
-            self._numpy = np.random.RandomState(self._seed)
-            self._numpy.permutation(len(benchmark.cells))
-
-    def key(self) -> int:
-        """The seed of the next refit."""
-        if self._numpy is None:
-            return self._seed
-        key = self._numpy.randint(0, 10_000)
-        self._numpy.randint(0, 10_000)  # taken by the regression, which uses it for nothing
-        return int(key)
-
-    def parameters(self, num_inputs: int) -> Tensor:
-        """Initial parameters [P] of the next network: those of two `torch.nn.Linear`."""
-        parts = []
-        for outputs, inputs in ((_HIDDEN, num_inputs), (1, _HIDDEN)):
-            weight = torch.empty(outputs, inputs)
-            torch.nn.init.kaiming_uniform_(weight, math.sqrt(5), generator=self._torch)
-            bound = 1 / math.sqrt(inputs)
-            bias = torch.empty(outputs).uniform_(-bound, bound, generator=self._torch)
-            parts += [weight.flatten(), bias]
-        return torch.cat(parts)
 
 
 def _dngo_recipe(recipe: SearchRecipe) -> DngoRecipe:

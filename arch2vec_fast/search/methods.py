@@ -74,6 +74,22 @@ METHODS: dict[str, Method] = {
         needs_embeddings=True,
         cells_at_once=1 << 21,  # 1.2 GB after 150 queries of the Gaussian process
     ),
+    "bananas": Method(
+        factory="arch2vec_fast.search.bananas:Bananas",
+        title="BANANAS-style ensemble",
+        summary="five networks on path encodings, Thompson sampling (White et al. 2021)",
+    ),
+    "bohb": Method(
+        factory="arch2vec_fast.search.bohb:Bohb",
+        title="BOHB-style (Optuna TPE + Hyperband)",
+        summary="short trainings first, the promising go on; pip install 'arch2vec-fast[bohb]'",
+        needs_fidelities=True,
+    ),
+    "supervised-bo": Method(
+        factory="arch2vec_fast.search.supervised_bo:SupervisedBo",
+        title="Supervised BO",
+        summary="arch2vec-BO whose encoder learns from the rewards alone (Yan et al. 2020)",
+    ),
     "supervised-rl": Method(
         factory="arch2vec_fast.search.supervised_reinforce:SupervisedReinforce",
         title="Supervised RL",

@@ -8,7 +8,6 @@ budget is spent simply drop out.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
@@ -18,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from arch2vec_fast.search.base import SearchProblem
+from arch2vec_fast.search.random_search import distinct_rows
+from arch2vec_fast.search.released import released_order
 
 Part = TypeVar("Part")
 
@@ -70,31 +71,18 @@ def initial_rows(problem: SearchProblem) -> NDArray[np.int64]:
     """The queries before the first model: distinct rows [S, recipe.num_initial], uniform.
 
     With `recipe.released_draws` those of the released code, number by number: a permutation by
-    NumPy's legacy generator, on NAS-Bench-201 of cells that Python's generator had shuffled.
+    NumPy's legacy generator, with `shuffled_pool` of cells that Python's generator had shuffled.
     """
     pool = len(problem.benchmark.cells)
     count = min(problem.recipe.num_initial, pool)
     if not problem.recipe.released_draws:
-        drawn = [g.choice(pool, count, replace=False) for g in problem.generators("initial")]
-        return np.array(drawn, np.int64).reshape(-1, count)
+        return distinct_rows(problem.generators("initial"), pool, count)
     rows = np.empty((len(problem.seeds), count), np.int64)
     order = released_order(problem)
     for search, seed in enumerate(problem.seeds):
         first = np.random.RandomState(seed).permutation(pool)[:count]
         rows[search] = first if order is None else order[search, first]
     return rows
-
-
-def released_order(problem: SearchProblem) -> NDArray[np.int32] | None:
-    """The order [S, Q] in which the released code holds the pool; None: as it is numbered."""
-    if problem.benchmark.space.name != "nasbench201":
-        return None
-    order = np.empty((len(problem.seeds), len(problem.benchmark.cells)), np.int32)
-    for search, seed in enumerate(problem.seeds):
-        rows = list(range(order.shape[1]))
-        random.Random(int(seed)).shuffle(rows)
-        order[search] = rows
-    return order
 
 
 def for_each(work: Callable[[Part], None], parts: Sequence[Part], *, parallel: bool) -> None:

@@ -45,8 +45,8 @@ class SearchRecipe:
         action_scale: standard deviation of actions.
         skip_nearest: never take the nearest neighbour, but the next; released on NAS-Bench-201.
         choice_learning_rate, baseline_momentum: of REINFORCE on the discrete encoding.
-        shuffled_pool: with `released_draws`, the pool is shuffled before the start is drawn;
-            released on NAS-Bench-201.
+        shuffled_pool: with `released_draws`, the pool is shuffled before the start is drawn, and
+            refits of DNGO take their seeds from NumPy's generator; released on NAS-Bench-201.
     Evolution
         population, tournament: cells alive, and cells drawn to find a parent.
     Supervised counterparts

@@ -61,7 +61,7 @@ def test_better_than_random(method: str, toy: TableBenchmark, embeddings: Embedd
         for name in ("random", method)
     )
     last = [rows.stop - 1 for _, rows in found.searches()]
-    assert found["regret"][last].mean() < 0.3 * chance["regret"][last].mean()
+    assert found["regret"][last].mean() < 0.5 * chance["regret"][last].mean()
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
