@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from arch2vec_fast.cli.console import people, write_document
 
 _SPACE, _RECIPE = "nasbench201", "best"
 _STEPS = 6
+_RUN_FILES = {"config.json", "metrics.jsonl", "checkpoint.pt", "prior.safetensors"}
 
 
 def demo_command(out: Path, *, quick: bool, as_json: bool) -> None:
@@ -89,10 +91,33 @@ def demo_command(out: Path, *, quick: bool, as_json: bool) -> None:
 
 
 def _fresh(folder: Path) -> Path:
-    """Remove the run of an earlier demo; anything else at its place is left alone."""
-    if (folder / "config.json").is_file():
+    """Remove the run of an earlier demo; whatever else lies at its place is refused."""
+    if folder.exists():
+        if not _is_demo_run(folder):
+            raise ValueError(
+                f"out: {folder} is not the run of an earlier demo, or holds other files too; "
+                "move it away, or choose another --out"
+            )
         shutil.rmtree(folder)
     return folder
+
+
+def _is_demo_run(folder: Path) -> bool:
+    """Whether a demo makes exactly this again, so that nothing of the user's can be lost."""
+    from arch2vec_fast._files import remove_leftovers
+    from arch2vec_fast.models import Recipe
+    from arch2vec_fast.pretrain import Run
+
+    try:
+        run = Run.load(folder)
+    except (OSError, ValueError):
+        return False
+    recipe = Recipe.get(_RECIPE, _SPACE)
+    recipes = (recipe, replace(recipe, epochs=1))
+    if run.space.name != _SPACE or run.seed != 0 or run.recipe not in recipes:
+        return False
+    remove_leftovers(folder)
+    return {path.name for path in folder.iterdir()} <= _RUN_FILES
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def table1_command(
     check_device(device)
     check_writable(out)
     notes = people(stderr=True)
-    missing = [job for job in table if finished(job, out) is None]
+    missing = [job for job in table if finished(job, out, samples) is None]
     notes.print(
         f"{len(table)} runs, {len(table) - len(missing)} finished before; the rest takes about "
         f"{_duration(sum(job.estimate for job in missing))} on one CPU core"

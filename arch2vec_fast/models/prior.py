@@ -33,6 +33,20 @@ class LatentPrior:
     scale: Tensor
 
     @classmethod
+    def from_state(
+        cls, kind: str, tensors: dict[str, Tensor], shape: tuple[int, int]
+    ) -> LatentPrior:
+        """Inverse of `state`; ValueError unless it is of `shape` (N, D) and finite."""
+        mean, scale = (tensors.get(name, torch.empty(0)) for name in ("mean", "scale"))
+        centre = (len(mean), *shape) if kind == "posterior" else shape
+        spread = (shape[0] * shape[1],) * 2 if kind == "gaussian" else centre
+        if kind not in PRIORS or mean.shape != centre or scale.shape != spread:
+            raise ValueError("not a latent prior of this space and recipe")
+        if not (mean.isfinite().all() and scale.isfinite().all()):
+            raise ValueError("a latent prior with NaN or infinity")
+        return cls(kind=kind, mean=mean, scale=scale)
+
+    @classmethod
     def standard(cls, num_nodes: int, latent_dim: int) -> LatentPrior:
         """N(0, I)."""
         zeros = torch.zeros(num_nodes, latent_dim)

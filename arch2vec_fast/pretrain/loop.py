@@ -12,6 +12,7 @@ every batch, gradients are averaged, so all hold the same model. The first one w
 from __future__ import annotations
 
 import math
+import shutil
 import signal
 import threading
 import time
@@ -41,12 +42,11 @@ from arch2vec_fast.models.gin_vae import AutoencoderBase
 from arch2vec_fast.models.prior import LatentMoments
 from arch2vec_fast.models.recipes import Recipe
 from arch2vec_fast.pretrain.engine import build_engine, step_bytes
-from arch2vec_fast.pretrain.run import Run, is_run, load_weights
+from arch2vec_fast.pretrain.run import LOSS_PARTS, Run, is_metric, is_run, load_weights
 from arch2vec_fast.pretrain.validation import reconstruction
 from arch2vec_fast.spaces import CellBatch, CellSpace
 from arch2vec_fast.spaces.darts import Darts
 
-_PARTS = ("loss", "node", "edge", "kl")
 _WINDOWS_PER_EPOCH = 20
 _VALIDATION_CELLS = 10_000
 _DARTS_CELLS, _DARTS_MULT_ADDS = 600_000, 600e6
@@ -129,7 +129,12 @@ def pretrain(
 
         processes.on_first(create)
         run = Run.load(out, space)
-    return train(run, device=device, progress=progress, checkpoint_seconds=checkpoint_seconds)
+    try:
+        return train(run, device=device, progress=progress, checkpoint_seconds=checkpoint_seconds)
+    except BaseException:
+        if not resume and processes.first and not (out / "checkpoint.pt").exists():
+            shutil.rmtree(out)  # the run that this call has made: it has come to nothing
+        raise
 
 
 def train(
@@ -172,12 +177,12 @@ def train(
 class _Window:
     """Sums of loss parts since the last line of metrics.jsonl."""
 
-    sums: Tensor = field(default_factory=lambda: torch.zeros(len(_PARTS), dtype=torch.float64))
+    sums: Tensor = field(default_factory=lambda: torch.zeros(len(LOSS_PARTS), dtype=torch.float64))
     cells: int = 0
 
     def means(self) -> dict[str, float]:
         values = (self.sums / max(self.cells, 1)).tolist()
-        return dict(zip(_PARTS, values))
+        return dict(zip(LOSS_PARTS, values))
 
 
 class Trainer:
@@ -346,17 +351,23 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if "step" not in state:
+        path = self.run.path / "checkpoint.pt"
+        load_weights(self.model, state, path)
+        try:
+            self.engine.load_optimizer_state(state["optimizer_state"])
+            self.epoch, self.step = int(state["epoch"]), int(state["step"])
+            self._last_loss = float(state["loss"])
+            self.window, self.whole = _Window(**state["window"]), _Window(**state["whole"])
+            moments = state["moments"]
+            self.moments.count, self.moments.sums = int(moments["count"]), dict(moments["sums"])
+            self.moments.shape = tuple(moments["shape"])
+            if not 0 <= self.step - self.epoch * self.steps_per_epoch <= self.steps_per_epoch:
+                raise ValueError(f"step {self.step} is not of epoch {self.epoch}")
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{self.run.path / 'checkpoint.pt'}: has weights but no progress to resume from"
-            )
-        load_weights(self.model, state, self.run.path / "checkpoint.pt")
-        self.engine.load_optimizer_state(state["optimizer_state"])
-        self.epoch, self.step, self._last_loss = state["epoch"], state["step"], state["loss"]
-        self.window, self.whole = _Window(**state["window"]), _Window(**state["whole"])
-        moments = state["moments"]
-        self.moments.count, self.moments.sums = moments["count"], moments["sums"]
-        self.moments.shape = tuple(moments["shape"])
+                f"{path}: has no progress to resume from ({type(error).__name__}: {error}); "
+                "take a whole copy, or start again in another directory"
+            ) from error
 
     def _log(self, **values: Any) -> None:
         if not self.processes.first:
@@ -367,7 +378,13 @@ class Trainer:
 
     def _truncate_metrics(self) -> None:
         """Drop lines written after the checkpoint: their steps will be run again."""
-        keep_lines(self.run.path / "metrics.jsonl", lambda line: bool(line["step"] <= self.step))
+
+        def before(line: dict[str, Any]) -> bool:
+            """An epoch's line is written with its last step, but before its checkpoint."""
+            ahead = line["event"] == "epoch" and line["epoch"] > self.epoch
+            return line["step"] <= self.step and not ahead
+
+        keep_lines(self.run.path / "metrics.jsonl", lambda line: is_metric(line) and before(line))
 
 
 def _choose_cells(space: CellSpace, limit: int | None, seed: int) -> CellBatch | None:

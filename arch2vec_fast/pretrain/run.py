@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,11 +41,24 @@ from arch2vec_fast.models.recipes import Recipe
 from arch2vec_fast.pretrain.engine import choose_engine
 from arch2vec_fast.spaces import CellBatch, CellSpace
 
-_FORMAT = 1
-_CONFIG_KEYS = {
-    *("space", "num_nodes", "op_names", "max_edges", "variable_size"),
-    *("recipe", "seed", "cells", "commit"),
+_FORMAT = 2
+# What config.json must hold. Format 1 lacks what has a value in the second dict, or may.
+_CONFIG_TYPES: dict[str, type | tuple[type, ...]] = {
+    "space": str,
+    "num_nodes": int,
+    "op_names": list,
+    "max_edges": int,
+    "variable_size": bool,
+    "recipe": dict,
+    "seed": int,
+    "cells": dict,
+    "commit": (str, type(None)),
+    "engine": str,
+    "processes": int,
 }
+_CELLS_TYPES = {"source": str, "order": str, "count": int, "sha256": str}
+_FORMAT_1 = {"engine": "eager", "processes": 1}
+LOSS_PARTS = ("loss", "node", "edge", "kl")
 # Enough cells to estimate the 112..176 moments of a latent prior far below its own spread.
 _PRIOR_CELLS = 50_000
 _POSTERIOR_CHUNK = 8192
@@ -86,17 +99,25 @@ class Run:
             hint = "pass resume to go on with it, or choose" if is_run(path) else "choose"
             raise ValueError(f"out: {path} is not an empty directory; {hint} another one")
         if cells is not None:
-            _check_cells(cells, space)
+            check_cells(cells, space)
+            if len(cells) < 2:
+                raise ValueError(f"cells: {len(cells)} cannot be split; give at least 2")
         config = _describe(space, recipe, seed, cells)
         config |= {"engine": engine, "processes": processes}
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             draft = Path(folder) / "run"
             draft.mkdir()
-            if cells is not None:
-                write_cells(draft / "cells.npz", cells)
-            write_json(draft / "config.json", config)
-            draft.replace(path)
+            try:
+                if cells is not None:
+                    write_cells(draft / "cells.npz", cells)
+                write_json(draft / "config.json", config)
+                draft.replace(path)
+            except OSError as error:  # names the draft, which the user has never heard of
+                reason = getattr(error.__cause__ or error, "strerror", None) or error
+                raise OSError(
+                    f"out: {path} could not be written ({reason}); nothing was changed"
+                ) from error
         return cls(path, space, config)
 
     @classmethod
@@ -105,11 +126,7 @@ class Run:
         path = Path(path)
         if not is_run(path):
             raise FileNotFoundError(f"run: {path} is not a run directory (it has no config.json)")
-        config = read_json(path / "config.json")
-        if not isinstance(config, dict) or config.get("format") != _FORMAT:
-            raise ValueError(f"{path / 'config.json'}: not a run of this version (format 1)")
-        if missing := _CONFIG_KEYS - set(config):
-            raise ValueError(f"{path / 'config.json'}: lacks {', '.join(sorted(missing))}")
+        config = _read_config(path / "config.json")
         if space is None:
             if config["space"] not in spaces.names():
                 raise ValueError(
@@ -126,7 +143,7 @@ class Run:
         other = [
             name
             for name, value in _describe_space(self.space).items()
-            if self.config[name] != value
+            if self.config.get(name, value) != value
         ]
         if other:
             raise ValueError(
@@ -156,13 +173,13 @@ class Run:
 
     @property
     def engine(self) -> str:
-        """The engine that trains it: "fused" or "eager" (runs made before there was a choice)."""
-        return str(self.config.get("engine", "eager"))
+        """The engine that trains it: "fused" or "eager"."""
+        return str(self.config["engine"])
 
     @property
     def processes(self) -> int:
         """How many processes train it; each sees its own share of a batch in batch norm."""
-        return int(self.config.get("processes", 1))
+        return int(self.config["processes"])
 
     @cached_property
     def cells(self) -> CellBatch:
@@ -192,9 +209,10 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """Lines of metrics.jsonl; a last line torn by a kill is left out."""
+        """Lines of metrics.jsonl; a last line torn by a kill is left out, and so are others'."""
         path = self.path / "metrics.jsonl"
-        return [line for _, line in read_lines(path)] if path.exists() else []
+        lines = [line for _, line in read_lines(path)] if path.exists() else []
+        return [line for line in lines if is_metric(line)]
 
     @property
     def epochs_done(self) -> int:
@@ -222,8 +240,13 @@ class Run:
         if not path.exists():
             raise FileNotFoundError(f"run: {self.path} has no checkpoint yet; resume it first")
         checkpoint = read_torch(path)
-        if not isinstance(checkpoint, dict) or "model_state" not in checkpoint:
-            raise ValueError(f"{path}: not a checkpoint (it has no 'model_state')")
+        if not (
+            isinstance(checkpoint, dict)
+            and isinstance(weights := checkpoint.get("model_state"), dict)
+            and all(isinstance(weight, Tensor) for weight in weights.values())
+            and isinstance(checkpoint.get("epoch", 0), int)
+        ):
+            raise ValueError(f"{path}: not a checkpoint (it has no 'model_state' of tensors)")
         return checkpoint
 
     @cached_property
@@ -233,7 +256,14 @@ class Run:
         if not path.exists():
             return self.fit_prior(self.recipe.prior)
         tensors, metadata = read_tensors(path)
-        return LatentPrior(kind=metadata["kind"], **tensors)
+        try:
+            return LatentPrior.from_state(
+                metadata.get("kind", ""),
+                tensors,
+                (self.space.layout.num_nodes, self.recipe.latent_dim),
+            )
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}; remove it, and the prior is fitted anew") from None
 
     def fit_prior(self, kind: str) -> LatentPrior:
         """A latent prior of another kind, fitted to (at most 50,000 of) the training cells."""
@@ -250,8 +280,18 @@ def is_run(path: Path) -> bool:
     return (path / "config.json").is_file()
 
 
+def is_metric(line: dict[str, Any]) -> bool:
+    """Whether a line of metrics.jsonl is one that training writes."""
+    return (
+        line.get("event") in ("train", "epoch")
+        and (line["event"] == "train" or isinstance(line.get("validation"), dict))
+        and all(isinstance(line.get(name), int) for name in ("epoch", "step"))
+        and all(isinstance(line.get(name), float) for name in LOSS_PARTS)
+    )
+
+
 def load_weights(model: AutoencoderBase, checkpoint: dict[str, Any], path: Path) -> None:
-    """Load 'model_state' into `model`; another space or recipe is a one-line error."""
+    """Load 'model_state' into `model`; another space or recipe, or NaN, is a one-line error."""
     have = {name: tuple(value.shape) for name, value in checkpoint["model_state"].items()}
     want = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     for name in sorted({*have, *want}):
@@ -260,6 +300,11 @@ def load_weights(model: AutoencoderBase, checkpoint: dict[str, Any], path: Path)
             raise ValueError(
                 f"{path}: the weights are of another space or recipe: {name} is {found} there, "
                 f"{needed} in recipe {model.recipe.name!r}; take the checkpoint of this run"
+            )
+    for name, value in checkpoint["model_state"].items():
+        if not torch.isfinite(value).all():
+            raise ValueError(
+                f"{path}: {name} holds NaN or infinity; take an earlier copy, or train again"
             )
     model.load_state_dict(checkpoint["model_state"])
 
@@ -276,6 +321,29 @@ def held_out(cells: CellBatch, recipe: Recipe) -> np.ndarray[Any, np.dtype[np.bo
         key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         key ^= key >> np.uint64(31)
     return np.asarray((key >> np.uint64(11)) < recipe.validation_fraction * 2**53)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    config: Any = read_json(path)
+    if not isinstance(config, dict) or config.get("format") not in (1, _FORMAT):
+        raise ValueError(f"{path}: not of a run of this version (format {_FORMAT})")
+    if config["format"] == 1:
+        config = {**_FORMAT_1, **config}
+    _check_types(path, config, _CONFIG_TYPES)
+    _check_types(path, config["cells"], _CELLS_TYPES)
+    try:
+        Recipe.from_dict(config["recipe"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    return dict(config)
+
+
+def _check_types(path: Path, values: dict[str, Any], types: Mapping[str, Any]) -> None:
+    for name, kind in types.items():
+        if name not in values:
+            raise ValueError(f"{path}: lacks {name!r}")
+        if not isinstance(values[name], kind):
+            raise ValueError(f"{path}: {name!r} cannot be {values[name]!r}; was it edited by hand?")
 
 
 def _enumerate(space: CellSpace, order: str) -> CellBatch:
@@ -312,18 +380,21 @@ def _describe_space(space: CellSpace) -> dict[str, Any]:
         "op_names": list(space.op_names),
         "max_edges": space.max_edges,
         "variable_size": space.variable_size,
+        "input_ops": list(space.input_ops),
+        "output_op": space.output_op,
+        "allow_dangling": space.allow_dangling,
+        "rule": space.rule is not None,
     }
 
 
-def _check_cells(cells: CellBatch, space: CellSpace) -> None:
+def check_cells(cells: CellBatch, space: CellSpace) -> None:
+    """Accepts cells of the space; names the first that is none, and why."""
     if cells.layout != space.layout:
         raise ValueError(
             f"cells: are of {cells.layout.num_nodes} nodes and {cells.layout.num_op_types} "
             f"operation types, but {space.name} has {space.layout.num_nodes} and "
             f"{space.layout.num_op_types}; choose the matching space"
         )
-    if len(cells) < 2:
-        raise ValueError(f"cells: {len(cells)} cannot be split for validation; give at least 2")
     codes = space.validity(cells)
     if codes.any():
         first = int((codes > 0).argmax())

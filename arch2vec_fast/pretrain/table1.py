@@ -3,7 +3,7 @@
 
 A directory holds `runs/SPACE-METHOD-SEED` (run directories) and `SPACE-METHOD-SEED.json` (what
 `evaluate` returned). A finished pair is read back, never run again; an interrupted one goes on
-from its checkpoint.
+from its checkpoint, and one with another number of samples is evaluated again.
 """
 
 from __future__ import annotations
@@ -75,19 +75,33 @@ def jobs(space_names: Sequence[str], methods: Sequence[str], seeds: int) -> list
         if name not in Recipe.names():
             known = ", ".join(Recipe.names())
             raise ValueError(f"methods: unknown method {name!r}; choose from {known}")
-    table = [Job(s, m, k) for s in space_names for m in methods for k in range(seeds)]
+    pairs = dict.fromkeys((s, m) for s in space_names for m in methods)  # each once
+    table = [Job(*pair, seed) for pair in pairs for seed in range(seeds)]
     return sorted(table, key=lambda job: job.estimate)
 
 
-def finished(job: Job, out: Path) -> dict[str, Any] | None:
-    """The kept result of a job, if there is one."""
+def finished(job: Job, out: Path, samples: int) -> dict[str, Any] | None:
+    """The kept result of a job, if there is one of the whole run and of as many samples.
+
+    Raises ValueError for the result of another run.
+    """
     path = job.result_path(out)
     if not path.exists():
         return None
-    result = read_json(path)
-    if not isinstance(result, dict) or result.get("space") != job.space:
-        raise ValueError(f"{path}: not a result of {job.name}; move it away")
-    return result
+    result: Any = read_json(path)
+    foreign = ValueError(f"{path}: not a result of {job.name}; move it away")
+    try:
+        for pick in COLUMNS.values():
+            pick(result)
+        run = (result["space"], result["recipe"], result["run_seed"])
+        counts = result["counts"]
+        how = (counts["samples"], counts["epochs"], result["seed"], result["prior"])
+    except (KeyError, TypeError):
+        raise foreign from None
+    if run != (job.space, job.method, job.seed):
+        raise foreign
+    recipe = Recipe.get(job.method, job.space)
+    return result if how == (samples, recipe.epochs, 0, recipe.prior) else None
 
 
 def run_jobs(
@@ -102,7 +116,7 @@ def run_jobs(
     """Run what is not finished; yields every job with its result, in the order of `table`."""
     out.mkdir(parents=True, exist_ok=True)
     for job in table:
-        if (result := finished(job, out)) is None:
+        if (result := finished(job, out, samples)) is None:
             on_start(job)
             folder = out / "runs" / job.name
             run = pretrain(

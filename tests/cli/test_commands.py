@@ -86,6 +86,16 @@ def test_pretrain_on_a_file_of_cells(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "arch2vec-fast evaluate" in output
 
 
+def test_pretrain_and_embed_on_the_released_darts_data_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells, run, space = tmp_path / "darts.json", tmp_path / "run", spaces.get("darts")
+    space.save_json(space.sample(40, seed=0, distinct=True), cells)
+    options = ("--cells", str(cells))
+    document(capsys, "pretrain", "darts", *options, "--epochs", "0", "--out", str(run))
+    assert document(capsys, "embed", str(run), *options)["cells"] == 40
+
+
 def test_embed(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = document(capsys, "embed", str(finished_run), "--out", str(tmp_path / "e.safetensors"))
     assert (made["cells"], made["dimensions"]) == (600, 16)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bad input: one line on standard error, exit code 2, nothing half written."""
 
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,8 @@ import torch
 
 from arch2vec_fast import spaces
 from arch2vec_fast.cli import run as run_cli
+from arch2vec_fast.cli.demo import _is_demo_run
+from arch2vec_fast.pretrain import pretrain
 
 
 def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -199,3 +202,28 @@ def test_unfinished_run_is_announced(copied_run: Path, capsys: pytest.CaptureFix
     torch.save({**state, "epoch": 0}, file)
     assert run_cli(["embed", str(copied_run)]) == 0
     assert "is at epoch 0 of 1; pretrain --resume finishes it" in capsys.readouterr().err
+
+
+def test_demo_deletes_nothing_but_its_own_run(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder with any config.json, another run, and even the demo's run with a file beside it."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text('{"mine": 1}')
+    (run / "precious.txt").write_text("")
+    assert "is not the run of an earlier demo" in failure(capsys, "demo", "--out", str(tmp_path))
+    assert {path.name for path in run.iterdir()} == {"config.json", "precious.txt"}
+    shutil.rmtree(run)
+    shutil.copytree(finished_run, run)
+    before = sorted(run.iterdir())
+    assert "is not the run of an earlier demo" in failure(capsys, "demo", "--out", str(tmp_path))
+    assert sorted(run.iterdir()) == before
+    shutil.rmtree(run)
+    pretrain("nasbench201", "best", run, epochs=0)
+    config = json.loads((run / "config.json").read_text())
+    config["recipe"]["epochs"] = 1
+    (run / "config.json").write_text(json.dumps(config))
+    assert _is_demo_run(run)
+    (run / "precious.txt").write_text("")
+    assert not _is_demo_run(run)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,47 @@ def test_full_disk_is_one_line_and_keeps_the_old_file(
         trainer.save()
     assert (run.path / "checkpoint.pt").read_bytes() == before
     assert not [path for path in run.path.iterdir() if path.name.startswith(".")]
+
+
+def test_full_disk_at_the_start_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever file is the first that does not fit; then the same command works."""
+    real, out = os.fsync, tmp_path / "run"
+    for fits in range(3):  # cells.npz, config.json, checkpoint.pt
+        left = iter(range(fits))
+
+        def no_space(descriptor: int, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise OSError(28, "No space left on device")
+            real(descriptor)
+
+        monkeypatch.setattr(os, "fsync", no_space)
+        with pytest.raises(OSError, match=rf"{out}.*No space left on device\)"):
+            pretrain(SPACE, small("best", epochs=0), out, cells=CELLS)
+        assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(os, "fsync", real)
+    pretrain(SPACE, small("best", epochs=0), out, cells=CELLS)
+
+
+def test_a_kill_between_log_and_checkpoint_leaves_one_line_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, save = small("best", epochs=2), Trainer.save
+
+    def killed(trainer: Trainer) -> None:
+        if trainer.epoch == 1:
+            raise KeyboardInterrupt
+        save(trainer)
+
+    monkeypatch.setattr(Trainer, "save", killed)
+    with pytest.raises(KeyboardInterrupt):  # a checkpoint after each window, so at the last step
+        pretrain(SPACE, recipe, tmp_path / "run", cells=CELLS, checkpoint_seconds=0)
+    monkeypatch.setattr(Trainer, "save", save)
+    run = pretrain(SPACE, recipe, tmp_path / "run", cells=CELLS, resume=True)
+    lines = (run.path / "metrics.jsonl").read_text().splitlines()
+    epochs = [line for line in map(json.loads, lines) if line["event"] == "epoch"]
+    assert [line["epoch"] for line in epochs] == [1, 2]
 
 
 def test_torn_metrics_line_is_dropped_on_resume(tmp_path: Path) -> None:

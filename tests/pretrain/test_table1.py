@@ -51,12 +51,12 @@ def test_rows_average_over_seeds_and_skip_what_is_undefined() -> None:
 
 @pytest.fixture
 def small_runs(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Table 1 on 200 cells; returns the directories it trained in."""
+    """Table 1 on 100 cells; returns the directories it trained in."""
     trained: list[Path] = []
 
     def small(space: Any, recipe: Any, out: Path, **options: Any) -> Run:
         trained.append(out)
-        return pretrain(space, recipe, out, epochs=1, limit=200, **options)
+        return pretrain(space, recipe, out, limit=100, **options)
 
     monkeypatch.setattr(table1, "pretrain", small)
     return trained
@@ -74,12 +74,36 @@ def test_finished_runs_are_read_not_run(tmp_path: Path, small_runs: list[Path]) 
     assert third[0][1]["raw"] == first[0][1]["raw"]
 
 
-def test_foreign_result_is_refused(tmp_path: Path) -> None:
-    job = Job("darts", "gae", 0)
-    assert finished(job, tmp_path) is None
-    job.result_path(tmp_path).write_text(json.dumps({"space": "nasbench101"}))
-    with pytest.raises(ValueError, match="not a result of darts-gae-0"):
-        finished(job, tmp_path)
+def test_foreign_results_are_refused(tmp_path: Path) -> None:
+    job = Job("nasbench201", "gae", 0)
+    assert finished(job, tmp_path, 50) is None
+    own = result("nasbench201", 0.5) | {
+        "recipe": "gae",
+        "run_seed": 0,
+        "seed": 0,
+        "prior": "per-node",
+        "counts": {"samples": 50, "epochs": 10},
+    }
+    job.result_path(tmp_path).write_text(json.dumps(own))
+    assert finished(job, tmp_path, 50) == own
+    for change in ({"space": "darts"}, {"recipe": "vgae"}, {"run_seed": 1}, {"raw": {}}):
+        job.result_path(tmp_path).write_text(json.dumps(own | change))
+        with pytest.raises(ValueError, match=r"gae-0\.json: not a result of nasbench201-gae-0"):
+            finished(job, tmp_path, 50)
+    for change in ({"seed": 1}, {"prior": "standard"}, {"counts": {"samples": 50, "epochs": 9}}):
+        job.result_path(tmp_path).write_text(json.dumps(own | change))
+        assert finished(job, tmp_path, 50) is None
+
+
+def test_other_samples_are_drawn_anew_from_the_same_run(
+    tmp_path: Path, small_runs: list[Path]
+) -> None:
+    table = jobs(["nasbench201", "nasbench201"], ["released", "released"], 1)
+    assert len(table) == 1
+    ((_, first),) = run_jobs(table, tmp_path, samples=50)
+    ((_, second),) = run_jobs(table, tmp_path, samples=60)
+    assert [found["counts"]["samples"] for found in (first, second)] == [50, 60]
+    assert second["reconstruction"] == first["reconstruction"]
 
 
 def test_command_prints_the_table(
