@@ -238,7 +238,9 @@ def _figure_notes(group: Sequence[Study], curves: Sequence[PublishedCurve], time
         )
     else:
         notes.append("A perfect search by this reward has no test regret.")
-    if group[0].sees_test:
+    if first.noise == "run":
+        notes.append("The ceiling is of mean rewards, so one lucky run can lie above it.")
+    if first.sees_test:
         notes.append("The reward is the test accuracy: searches see what they are judged by.")
     if not timed:
         notes.append("Costs in seconds are not known here, so queries are counted.")
