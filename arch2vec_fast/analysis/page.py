@@ -67,7 +67,7 @@ svg.cell { display: block; flex: none; color: var(--ink) }
 .series button, .series label { font: inherit; font-size: 14px; color: var(--ink); cursor: pointer;
   background: none; border: 1px solid var(--line); border-radius: 99px; padding: 2px 12px 2px 9px }
 .series button[aria-pressed="false"] { opacity: .4; text-decoration: line-through }
-.series label { margin-left: auto; color: var(--soft) }
+.series span { margin-left: auto; display: flex; gap: 8px } .series label { color: var(--soft) }
 .series svg { margin-right: 7px; vertical-align: 3px }
 pre { background: var(--chip); border-radius: 10px; padding: 12px 14px; overflow-x: auto;
   font-size: 13.5px } summary { cursor: pointer; font-weight: 600; margin: 6px 0 }
@@ -88,7 +88,9 @@ function draw() {
     const logarithmic = document.getElementById(plot.toggle)?.checked;
     for (const [axis, change] of Object.entries((logarithmic ? plot.log : plot.linear) ?? {}))
       Object.assign(layout[axis], change);
-    const data = plot.data.map(trace => ({ ...trace, visible: !hidden.has(trace.legendgroup) }));
+    const bands = document.getElementById(`${plot.toggle}-bands`)?.checked ?? true;
+    const data = plot.data.map(trace => ({ ...trace,
+      visible: !hidden.has(trace.legendgroup) && (bands || Boolean(trace.name)) }));
     Object.assign(layout, { paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
       font: { color: ink, family: 'system-ui, sans-serif', size: 13 },
       modebar: { bgcolor: 'rgba(0,0,0,0)', color: soft, activecolor: ink } });
@@ -203,12 +205,11 @@ def colour_legend(pairs: Iterable[tuple[str, str]]) -> str:
     return f'<ul class="legend" aria-label="Colours of operations">{inner}</ul>'
 
 
-def series_legend(
-    identifier: str, entries: Iterable[tuple[str, str, str, str]], *, toggle: str
-) -> str:
-    """Curves as buttons that show and hide them, and a box, checked, that plots may refer to.
+def series_legend(identifier: str, entries: Iterable[tuple[str, str, str, str]]) -> str:
+    """Curves as buttons that show and hide them, and boxes for logarithmic axes and for bands.
 
-    entries: (key, name, colour, SVG dash array) of each; key is the `legendgroup` in the plots.
+    entries: (key, name, colour, SVG dash array) of each; key is the `legendgroup` in the plots,
+    whose `toggle` is identifier. Data without a name are the bands.
     """
     buttons = "".join(
         f'<button type="button" data-series="{escape(key, quote=True)}" aria-pressed="true">'
@@ -217,5 +218,8 @@ def series_legend(
         f"{escape(name)}</button>"
         for key, name, colour, dash in entries
     )
-    box = f'<label><input type="checkbox" id="{identifier}" checked/> {escape(toggle)}</label>'
-    return f'<div class="series">{buttons}{box}</div>'
+    boxes = "".join(
+        f'<label><input type="checkbox" id="{name}" checked/> {text}</label>'
+        for name, text in ((identifier, "logarithmic axes"), (f"{identifier}-bands", "95 % bands"))
+    )
+    return f'<div class="series">{buttons}<span>{boxes}</span></div>'

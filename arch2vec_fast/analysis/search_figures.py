@@ -42,7 +42,9 @@ def regret_figure(
     remains of test regret when the cell with the best reward has been found.
     """
     bands = [(series(group, study), study.curve(measure, axis)) for study in group]
-    data = [part for style, band in bands for part in _band(style, band)]
+    parts = [_band(style, band) for style, band in bands]
+    data = [edge for *edges, _ in parts for edge in edges]  # lines on top of all bands
+    data += [line for *_, line in parts]
     drawn = [(band.x, 100 * band.mean) for _, band in bands]
     for curve in curves if axis == "time" else ():
         values = 100 * (curve.test if measure == "test" else curve.validation)
@@ -164,7 +166,7 @@ def _ticks(low: float, high: float, steps: Sequence[int]) -> Figure:
     """Labels at whole multiples of powers of ten: plotly's own are bare digits between decades."""
     powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     marks = [step * 10.0**power for power in powers for step in steps]
-    return {"tickvals": marks, "ticktext": [f"{mark:,.6g}" for mark in marks]}
+    return {"tickvals": marks, "ticktext": [f"{m:,.0f}" if m >= 1 else f"{m:g}" for m in marks]}
 
 
 def _positive(values: Vector) -> list[float]:

@@ -172,7 +172,7 @@ def _quoted(curves: Sequence[PublishedCurve]) -> str:
 
 def _legend(toggle: str, entries: Sequence[Series]) -> str:
     rows = [(entry.key, entry.name, entry.colour, entry.svg_dash) for entry in entries]
-    return page.series_legend(toggle, rows, toggle="logarithmic axes")
+    return page.series_legend(toggle, rows)
 
 
 def _caption(group: Sequence[Study]) -> str:
@@ -205,7 +205,8 @@ def _range(seeds: np.ndarray[Any, np.dtype[np.int64]]) -> str:
 
 
 def _budgets(group: Sequence[Study]) -> str:
-    words = []
+    """Budgets in words, each with its methods where they differ."""
+    words: dict[str, dict[str, None]] = {}
     for study in group:
         budget = study.metadata.get("budget") or {}
         limits = [
@@ -213,10 +214,10 @@ def _budgets(group: Sequence[Study]) -> str:
             for name, unit in (("seconds", "s"), ("queries", "queries"))
             if budget.get(name) is not None
         ]
-        words.append(" or ".join(limits) or "unknown")
-    if len(set(words)) == 1:
-        return words[0]
-    return ", ".join(f"{text} ({title(s.method)})" for text, s in zip(words, group))
+        words.setdefault(" or ".join(limits) or "unknown", {})[title(study.method)] = None
+    if len(words) == 1:
+        return next(iter(words))
+    return ", ".join(f"{text} ({', '.join(names)})" for text, names in words.items())
 
 
 def _figure_notes(group: Sequence[Study], curves: Sequence[PublishedCurve], timed: bool) -> str:
