@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from arch2vec_fast._checks import check_device
 from arch2vec_fast._files import read_tensors, read_torch, write_tensors, write_torch
@@ -87,14 +88,16 @@ class EmbeddingTable:
 
             return ShardedEmbeddings.load(path).table()
         tensors, metadata = read_tensors(Path(path))
-        if metadata.pop("format", None) != "arch2vec-fast-1" or set(tensors) != {
-            "vectors",
-            "codes",
-        }:
+        if metadata.pop("format", None) != "arch2vec-fast-1":
             raise ValueError(f"{path}: a safetensors file, but not an embedding table")
-        layout = CellLayout(int(metadata.pop("num_nodes")), int(metadata.pop("num_op_types")))
-        cells = CellBatch.from_torch(tensors["codes"], layout)
-        return cls(vectors=tensors["vectors"].numpy(), cells=cells, metadata=metadata)
+        try:
+            layout = CellLayout(int(metadata.pop("num_nodes")), int(metadata.pop("num_op_types")))
+            cells = CellBatch.from_torch(tensors["codes"], layout)
+            return cls(vectors=tensors["vectors"].numpy(), cells=cells, metadata=metadata)
+        except KeyError as error:
+            raise ValueError(f"{path}: an embedding table without {error}; embed again") from None
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: a damaged embedding table ({error}); embed again") from None
 
     # -- the released code's files ---------------------------------------------------------
 
@@ -131,8 +134,9 @@ class EmbeddingTable:
         table = _read_released(path)
         if len(table) != len(cells):
             raise ValueError(f"{path}: holds {len(table)} embeddings, but {len(cells)} cells given")
-        features = torch.stack([table[index]["feature"].detach() for index in range(len(table))])
-        return cls(vectors=features.float().numpy(), cells=cells, metadata={"source": "released"})
+        features = [table[index]["feature"].detach().float().numpy() for index in range(len(table))]
+        vectors = np.stack(features) if features else np.empty((0, 0), np.float32)
+        return cls(vectors=vectors, cells=cells, metadata={"source": "released"})
 
 
 def read_released_columns(path: str | Path) -> dict[str, list[Any]]:
@@ -148,12 +152,16 @@ def read_released_columns(path: str | Path) -> dict[str, list[Any]]:
 
 def _read_released(path: str | Path) -> dict[int, dict[str, Any]]:
     table = read_torch(Path(path))
-    if (
-        not isinstance(table, dict)
-        or sorted(table) != list(range(len(table)))
-        or not all(isinstance(row, dict) and "feature" in row for row in table.values())
-    ):
+    if not isinstance(table, dict) or set(table) != set(range(len(table))):
         raise ValueError(f"{path}: not a released embedding file (a dict of int -> feature, ...)")
+    length = None
+    for index in range(len(table)):
+        feature = table[index].get("feature") if isinstance(table[index], dict) else None
+        if not isinstance(feature, Tensor) or feature.dim() != 1:
+            raise ValueError(f"{path}: row {index} has no 'feature', a vector of numbers")
+        length = length or len(feature)
+        if len(feature) != length:
+            raise ValueError(f"{path}: row {index} has {len(feature)} numbers, row 0 {length}")
     return table
 
 

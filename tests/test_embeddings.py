@@ -2,12 +2,14 @@
 """Embeddings: independent of chunks, files that round trip, the released formats."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from arch2vec_fast import spaces
+from arch2vec_fast._files import read_tensors, write_tensors
 from arch2vec_fast.embeddings import EmbeddingTable, embed, embed_stream, read_released_columns
 from arch2vec_fast.models.dense import unpack
 from arch2vec_fast.pretrain import Run, pretrain
@@ -124,6 +126,47 @@ def test_rejects_foreign_files(table: EmbeddingTable, tmp_path: Path) -> None:
         EmbeddingTable.import_released(tmp_path / "ok.pt", table.cells[1:])
     with pytest.raises(FileNotFoundError, match="no such file"):
         EmbeddingTable.load(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({0: {"feature": 5}}, "row 0 has no 'feature'"),
+        ({0: {"feature": torch.ones(3)}, 1: {"feature": torch.ones(4)}}, "row 1 has 4 numbers"),
+        ({0: {"feature": torch.ones(3)}, 1: 7}, "row 1 has no 'feature'"),
+        ({0: {"feature": torch.ones(3)}, "1": {}}, "not a released embedding file"),
+    ],
+)
+def test_a_malformed_released_file_names_its_row(
+    table: EmbeddingTable, tmp_path: Path, rows: dict[Any, Any], message: str
+) -> None:
+    torch.save(rows, tmp_path / "rows.pt")
+    with pytest.raises(ValueError, match=rf"rows\.pt: .*{message}"):
+        EmbeddingTable.import_released(tmp_path / "rows.pt", table.cells[: len(rows)])
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "message"),
+    [
+        ({}, {"num_nodes": ""}, "damaged"),
+        ({}, {"num_nodes": "99"}, "damaged"),
+        ({"vectors": torch.zeros(1, 16)}, {}, "damaged"),
+        ({"codes": torch.zeros(400, 1)}, {}, "damaged"),
+    ],
+)
+def test_a_damaged_table_names_its_file(
+    table: EmbeddingTable, tmp_path: Path, tensors: Any, metadata: Any, message: str
+) -> None:
+    path = tmp_path / "table.safetensors"
+    table.save(path)
+    whole, facts = read_tensors(path)
+    write_tensors(path, {**whole, **tensors}, {**facts, **metadata})
+    with pytest.raises(ValueError, match=rf"table\.safetensors: a {message} embedding table"):
+        EmbeddingTable.load(path)
+    del facts["num_nodes"]
+    write_tensors(path, whole, facts)
+    with pytest.raises(ValueError, match="an embedding table without 'num_nodes'"):
+        EmbeddingTable.load(path)
 
 
 def test_rejects_cells_of_another_space(run: Run) -> None:
