@@ -91,7 +91,7 @@ class DngoSearch:
         refits = len(vectors) if self.recipe.shuffled_pool else 0
         drawn = self.seeds if released else ()
         self._draws = [ReleasedDraws(int(seed), refits) for seed in drawn]
-        self._first = initial_rows(problem)
+        self._first = initial_rows(problem, self._order)
         self._seen = Observations(len(self.seeds))
         self._round = 0
 

@@ -67,18 +67,21 @@ class Observations:
                 yield Batch(some, self._rows[some, :count], self._rewards[some, :count])
 
 
-def initial_rows(problem: SearchProblem) -> NDArray[np.int64]:
+def initial_rows(
+    problem: SearchProblem, order: NDArray[np.int32] | None = None
+) -> NDArray[np.int64]:
     """The queries before the first model: distinct rows [S, recipe.num_initial], uniform.
 
     With `recipe.released_draws` those of the released code, number by number: a permutation by
     NumPy's legacy generator, with `shuffled_pool` of cells that Python's generator had shuffled.
+    order: that of `released_order`, where it is at hand.
     """
     pool = len(problem.benchmark.cells)
     count = min(problem.recipe.num_initial, pool)
     if not problem.recipe.released_draws:
         return distinct_rows(problem.generators("initial"), pool, count)
     rows = np.empty((len(problem.seeds), count), np.int64)
-    order = released_order(problem)
+    order = released_order(problem) if order is None else order
     for search, seed in enumerate(problem.seeds):
         first = np.random.RandomState(seed).permutation(pool)[:count]
         rows[search] = first if order is None else order[search, first]

@@ -36,7 +36,7 @@ def toy() -> TableBenchmark:
 
 @pytest.fixture
 def _few_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("arch2vec_fast.search.supervised_bo._EPOCHS", 10)
+    monkeypatch.setattr("arch2vec_fast.search.supervised_bo._EPOCHS", 8)
 
 
 @pytest.mark.usefixtures("_few_epochs")
@@ -50,7 +50,8 @@ def test_queries_are_distinct_and_independent_of_company(recipe: str, toy: Table
         assert len(np.unique(many["row"][rows])) == 22
 
 
-def test_better_than_random(toy: TableBenchmark) -> None:
+def test_better_than_random(toy: TableBenchmark, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arch2vec_fast.search.supervised_bo._EPOCHS", 30)
     chance, found = (
         search(toy, name, seeds=range(3), queries=26, recipe="paper")
         for name in ("random", "supervised-bo")
