@@ -45,7 +45,7 @@ _MEANINGS = {
     "best test seen": "largest test accuracy among the queried cells: an oracle's choice "
     "that takes the test set to make, no result of a search",
     "ceiling": "what a search returns that finds the largest reward of the pool; a reward is "
-    "noisy, so this is less than the largest test accuracy",
+    "noisy, so this is less than the largest test accuracy; the mean over cells that tie for it",
     "distinct cells": "a method may ask for a cell again, and pays again",
     "±": "standard error of the mean over seeds; in Table 3 the standard deviation, "
     "as in the paper",
