@@ -94,6 +94,7 @@ METHODS: dict[str, Method] = {
         factory="arch2vec_fast.search.supervised_reinforce:SupervisedReinforce",
         title="Supervised RL",
         summary="arch2vec-RL whose encoder learns from the rewards alone (Yan et al. 2020)",
+        cells_at_once=16_000_000,
     ),
 }
 

@@ -26,7 +26,7 @@ from arch2vec_fast.models.inference import readout_encoder
 from arch2vec_fast.search.base import Proposals, SearchProblem
 from arch2vec_fast.search.recipes import SearchRecipe
 from arch2vec_fast.search.reinforce import Agent, nearest_rows, start_rows
-from arch2vec_fast.spaces import CellBatch, CellLayout
+from arch2vec_fast.spaces import CellLayout
 
 __all__ = ["SupervisedReinforce", "untrained_encoder"]
 
@@ -49,8 +49,9 @@ class SupervisedReinforce:
 
     def __init__(self, problem: SearchProblem) -> None:
         cells = problem.benchmark.cells
+        codes = cells.to_torch()
         self._learners = [
-            _Learner(int(seed), int(start), cells, problem.recipe)
+            _Learner(int(seed), int(start), codes, cells.layout, problem.recipe)
             for seed, start in zip(problem.seeds, start_rows(problem))
         ]
 
@@ -74,14 +75,16 @@ class SupervisedReinforce:
 class _Learner:
     """One search: encoder, policy, and the index of the pool as this episode embeds it."""
 
-    def __init__(self, seed: int, start: int, cells: CellBatch, recipe: SearchRecipe) -> None:
+    def __init__(
+        self, seed: int, start: int, codes: Tensor, layout: CellLayout, recipe: SearchRecipe
+    ) -> None:
         self._recipe = recipe
-        self._layout = cells.layout
-        self._codes = cells.to_torch()
+        self._layout = layout
+        self._codes = codes
         generator = torch.Generator()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self._encoder = untrained_encoder(cells.layout, directed=recipe.directed)
+            self._encoder = untrained_encoder(layout, directed=recipe.directed)
             generator.set_state(torch.get_rng_state())  # the policy's numbers follow
         self._agent = Agent(generator, self._encoder.recipe.latent_dim, recipe)
         self._adam = torch.optim.Adam(
@@ -89,7 +92,7 @@ class _Learner:
             lr=recipe.encoder_learning_rate,
             foreach=False,
         )
-        self._visited = VisitedSet(len(cells))
+        self._visited = VisitedSet(len(codes))
         self._visited.visit([start])
         self._row = start
         self._index: LatentIndex | None = None
