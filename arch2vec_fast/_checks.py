@@ -83,6 +83,8 @@ def check_device(device: str | torch.device) -> torch.device:
     except RuntimeError:
         raise ValueError(f"device: {device!r} is not a device; use cpu or cuda") from None
     if device.type == "cpu":
+        if device.index is not None:
+            raise ValueError(f"device: {device} has a number, but there is one cpu; use cpu")
         return device
     available = torch.cuda.is_available()
     count = torch.cuda.device_count() if available else 0

@@ -108,10 +108,10 @@ def read_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds, from EOFError to UnpicklingError
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"{path}: not a whole file of tensors that can be loaded safely ({reason})"
-        ) from None
+            f"{path}: not a whole file of tensors that can be loaded safely: it is cut off, "
+            "foreign or holds code; take another copy, or write it again"
+        ) from error
 
 
 def write_cells(path: Path, cells: CellBatch) -> None:

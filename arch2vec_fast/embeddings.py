@@ -7,7 +7,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +22,8 @@ from arch2vec_fast._progress import Progress
 from arch2vec_fast.index import LatentIndex, build_index
 from arch2vec_fast.models.gin_vae import AutoencoderBase, GinVae
 from arch2vec_fast.models.inference import CellEncoder, encoder_bytes, readout_encoder
+from arch2vec_fast.pretrain.run import Run, open_run
 from arch2vec_fast.spaces import CellBatch, CellLayout
-
-if TYPE_CHECKING:
-    from arch2vec_fast.pretrain import Run
 
 # Cells of a pass. Fused: equal ones are encoded once, so all of NAS-Bench-101 at once; a few
 # seconds' work. Eager: the node states (4 MB for NAS-Bench-101) stay in cache.
@@ -170,7 +168,7 @@ def _plain(value: Any) -> Any:
 
 
 def embed(
-    run: Run,
+    run: Run | str | Path,
     cells: CellBatch | None = None,
     *,
     readout: str = "latent",
@@ -185,6 +183,7 @@ def embed(
     """Embed cells with a run's trained model.
 
     Args:
+        run: or its directory.
         cells: default all cells of the run.
         readout: "latent", the read-out of mu [Q,D] as in the paper, or "hidden", that of the node
             states of all GIN layers side by side [Q,L*H], which says more about a cell.
@@ -200,6 +199,7 @@ def embed(
     encoded twice, and vectors depend on the chunks and the other cells: within rounding on the
     former.
     """
+    run = open_run(run)
     cells = run.cells if cells is None else cells
     _check_layout(cells, run)
     if readout not in READOUTS:
@@ -237,7 +237,7 @@ def embed(
 
 
 def embed_stream(
-    run: Run,
+    run: Run | str | Path,
     batches: Iterable[CellBatch],
     *,
     device: str | torch.device = "cpu",
@@ -255,6 +255,7 @@ def embed_stream(
 
     `sharded.embed_shards` writes them to a folder, in several processes if there are.
     """
+    run = open_run(run)
     chunk_size = _chunk(run.model, engine, chunk_size)
     model = _on_device(run.model, device)
     encoder = readout_encoder(model, run.space.layout, engine=engine, precision=precision)

@@ -16,7 +16,6 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,10 +26,8 @@ from arch2vec_fast._files import read_json, write_json
 from arch2vec_fast._processes import Processes
 from arch2vec_fast._progress import Progress
 from arch2vec_fast.embeddings import EmbeddingTable, embed_stream
+from arch2vec_fast.pretrain.run import Run, open_run
 from arch2vec_fast.spaces import CellBatch, CellLayout
-
-if TYPE_CHECKING:
-    from arch2vec_fast.pretrain import Run
 
 __all__ = ["SHARD_CELLS", "ShardedEmbeddings", "embed_shards"]
 
@@ -137,7 +134,7 @@ class ShardedEmbeddings:
 
 
 def embed_shards(
-    run: Run,
+    run: Run | str | Path,
     folder: str | Path,
     cells: CellBatch | Iterable[CellBatch] | None = None,
     *,
@@ -163,6 +160,7 @@ def embed_shards(
     folder, device = Path(folder), check_device(device)
     if shard_cells < 1:
         raise ValueError(f"shard_cells: {shard_cells} is below 1")
+    run = open_run(run)
     processes = Processes.current(device)
     processes.on_first(lambda: _claim(folder))
     cells = run.cells if cells is None else cells

@@ -25,8 +25,8 @@ LEVELS = [
     | {"_checks_gp", "_reference_gp"},
     {"spaces", "_functional_dngo", "_functional_gp", "functional"},
     {"_files", "_memory", "_pickles", "_principal", "_processes", "_progress"}
-    | {"surrogates", "index", "embeddings", "sharded", "models", "benchmarks"},
-    {"pretrain", "search", "darts", "analysis"},
+    | {"surrogates", "index", "models", "benchmarks"},
+    {"pretrain", "embeddings", "sharded", "search", "darts", "analysis"},
     {"cli", "compat"},
 ]
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}

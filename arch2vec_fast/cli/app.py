@@ -382,7 +382,8 @@ def table1(
     """Reproduce Table 1 of the paper: hours on a CPU, resumable.
 
     Each space, method and seed is pretrained, evaluated and kept as one JSON
-    file, which a second call finds and skips. Printed beside the paper's numbers.
+    file, which a second call finds and skips. Printed beside what the paper reports
+    for arch2vec on NAS-Bench-201.
 
     Examples:
 

@@ -43,7 +43,7 @@ def pretrain_command(
     recipe = Recipe.get(recipe_name, space.name)
     if cells_file is not None and limit is not None:
         raise ValueError("limit: samples from the space, so it cannot go with --cells; drop one")
-    check_writable(out)
+    check_writable(out, folder=True)
     cells = None if cells_file is None else read_cells(cells_file, space)
     began = time.monotonic()
     try:
@@ -147,6 +147,7 @@ def embed_command(
     from arch2vec_fast._processes import joined, launched
     from arch2vec_fast.embeddings import embed
     from arch2vec_fast.pretrain import Run
+    from arch2vec_fast.pretrain.run import check_cells
     from arch2vec_fast.sharded import SHARD_CELLS, embed_shards
 
     if shard is None and launched() > 1:
@@ -163,9 +164,12 @@ def embed_command(
         run = Run.load(run_path)
         if processes.first:
             warn_unfinished(run)
-        check_writable(out)
+        check_writable(out, folder=shard is not None)
         how |= {"device": device, "progress": True}
-        cells = None if cells_file is None else read_cells(cells_file, run.space)
+        cells = None
+        if cells_file is not None:
+            cells = read_cells(cells_file, run.space)
+            check_cells(cells, run.space)
         began = time.monotonic()
         if shard is not None:
             source = _whole(run.space, shard) if whole_space else cells
@@ -330,16 +334,23 @@ def warn_unfinished(run: Run) -> None:
         )
 
 
-def check_writable(path: Path) -> None:
-    """Fail before hours of work rather than after: the directory of `path` must take files."""
-    import os
+def check_writable(path: Path, *, folder: bool = False) -> None:
+    """Fail before hours of work rather than after: `path` can be written, a file or a folder."""
+    import tempfile
 
-    parent = path
+    if path.is_dir() and not folder:
+        raise IsADirectoryError(f"out: {path} is a directory; name a file")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(f"out: {path} is neither a file nor a directory; choose another path")
+    parent = path if folder else path.parent
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent
-    if parent == path and path.is_file():
-        parent = path.parent
     if not parent.is_dir():
         raise NotADirectoryError(f"out: {parent} is a file, not a directory; choose another path")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise PermissionError(f"out: {parent} is not writable; choose another directory")
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"out: {parent} takes no files ({error.strerror}); choose another directory"
+        ) from None

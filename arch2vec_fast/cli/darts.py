@@ -196,7 +196,7 @@ def train(
     chosen = replace(TrainRecipe.get(recipe), **given)  # type: ignore[arg-type]
     images = read_images(data)
     out = out or Path("trainings") / f"{recipe}-{seed}"
-    check_writable(out)
+    check_writable(out, folder=True)
     try:
         result = run(
             parsed,

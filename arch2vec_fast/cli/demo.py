@@ -34,7 +34,7 @@ def demo_command(out: Path, *, quick: bool, as_json: bool) -> None:
     from arch2vec_fast.pretrain import Interrupted, pretrain
     from arch2vec_fast.pretrain.metrics import evaluate
 
-    check_writable(out)
+    check_writable(out, folder=True)
     console = people(stderr=as_json)
     began = time.monotonic()
     folder = _fresh(out / "run")

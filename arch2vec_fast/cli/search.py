@@ -39,7 +39,7 @@ def search_command(
     methods.get(method)
     benchmark = benchmarks.get(benchmark_name, data=data, noise=noise)
     out = out or Path("searches") / benchmark.name / f"{method}-{recipe}"
-    check_writable(out)
+    check_writable(out, folder=True)
     began = time.monotonic()
     try:
         trace = search(

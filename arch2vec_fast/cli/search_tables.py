@@ -89,7 +89,7 @@ def _run(
     if noise != choice:
         raise ValueError(f"noise: {noise!r} is neither 'mean' nor 'run'")
     check_device(device)
-    check_writable(out)
+    check_writable(out, folder=True)
     if encoder_run is not None:
         Run.load(encoder_run)
     notes = people(stderr=True)

@@ -30,14 +30,13 @@ def spaces_command(name: str | None, *, as_json: bool) -> None:
         write_document({"spaces": rows})
         return
     table = Table()
-    for header in ("space", "cells", "nodes", "operations", "max edges", "bits"):
+    for header in ("space", "size", "nodes", "operations", "max edges", "bits"):
         table.add_column(header, justify="left" if header == "space" else "right")
     for row in rows:
-        count = "unknown" if row["num_cells"] is None else f"{row['num_cells']:,}"
         nodes = f"2-{row['num_nodes']}" if row["variable_size"] else str(row["num_nodes"])
         table.add_row(
             row["name"],
-            count,
+            _count(row),
             nodes,
             str(len(row["op_names"])),
             str(row["max_edges"]),
@@ -51,6 +50,7 @@ def describe_space(space: CellSpace, *, example: bool) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "name": space.name,
         "num_cells": space.num_cells,
+        "num_genotypes": space.num_genotypes,
         "num_nodes": space.layout.num_nodes,
         "op_names": list(space.op_names),
         "max_edges": space.max_edges,
@@ -70,10 +70,17 @@ def describe_space(space: CellSpace, *, example: bool) -> dict[str, Any]:
     return facts
 
 
+def _count(facts: dict[str, Any]) -> str:
+    if facts["num_cells"] is not None:
+        return f"{facts['num_cells']:,} cells"
+    if facts["num_genotypes"] is not None:
+        return f"{facts['num_genotypes']:,} genotypes"
+    return "unknown"
+
+
 def _print_one(facts: dict[str, Any]) -> None:
     console = people()
-    count = "unknown" if facts["num_cells"] is None else f"{facts['num_cells']:,}"
-    console.print(f"[bold]{facts['name']}[/]: {count} cells")
+    console.print(f"[bold]{facts['name']}[/]: {_count(facts)}")
     rows = {
         "nodes": f"{'up to ' if facts['variable_size'] else ''}{facts['num_nodes']}",
         "edges": f"at most {facts['max_edges']}",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`arch2vec-fast table1`: run what is missing, print the table beside the paper's."""
+"""`arch2vec-fast table1`: run what is missing, print the table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def table1_command(
 
     table = jobs(spaces, methods, seeds)
     check_device(device)
-    check_writable(out)
+    check_writable(out, folder=True)
     notes = people(stderr=True)
     missing = [job for job in table if finished(job, out, samples) is None]
     notes.print(
@@ -110,7 +110,7 @@ _HEADERS = {
 _LEGEND = (
     "[dim]accuracy (operations / edges), valid, unique: as the released code measures them\n"
     "exact: whole held-out cells; *: strict rule; legal: uniqueness of legal decoding\n"
-    "paper: as published (Yan et al., NeurIPS 2020)[/]"
+    "paper: as published (Yan et al., NeurIPS 2020), where a second source confirms it[/]"
 )
 
 

@@ -10,6 +10,7 @@ presets are `released` (what the authors' code does), `paper` (what the paper's 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
@@ -84,25 +85,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
-            choices = get_args(hint)
-            if choices and getattr(self, name) not in choices:
-                raise ValueError(
-                    f"recipe.{name}: unknown value {getattr(self, name)!r}; "
-                    f"choose one of {', '.join(map(repr, choices))}"
-                )
-        for name in ("num_layers", "num_mlp_layers", "hidden_dim", "latent_dim", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"recipe.{name}: {getattr(self, name)} is below 1")
+            _check_field(name, getattr(self, name), hint)
         if self.absent_class and self.node_loss == "binary":
             raise ValueError('recipe.absent_class: needs node_loss "softmax"')
-        if self.epochs < 0 or self.node_mixing < 0:
-            raise ValueError("recipe: epochs and node_mixing must not be negative")
-        if not self.learning_rate > 0 or not self.grad_clip > 0:
-            raise ValueError("recipe: learning_rate and grad_clip must be positive")
-        if not 0 <= self.dropout < 1 or not 0 < self.validation_fraction < 1 or self.beta < 0:
-            raise ValueError(
-                "recipe: dropout must lie in [0, 1), validation_fraction in (0, 1), beta be >= 0"
-            )
+        if self.encoder == "gcn" and self.direction == "gated":
+            raise ValueError('recipe.direction: "gated" needs encoder "gin"')
 
     # -- presets ---------------------------------------------------------------------------
 
@@ -194,6 +181,35 @@ class Recipe:
         if odd := sorted(known.symmetric_difference(values)):
             raise ValueError(f"recipe: unknown or missing fields {', '.join(odd)}")
         return cls(**values)
+
+
+# Lowest and highest value of a number, and whether the lowest itself will do.
+_RANGES: dict[str, tuple[float, float, bool]] = {
+    **dict.fromkeys(("num_layers", "num_mlp_layers", "hidden_dim"), (1, math.inf, True)),
+    **dict.fromkeys(("latent_dim", "batch_size"), (1, math.inf, True)),
+    **dict.fromkeys(("epochs", "node_mixing", "beta"), (0, math.inf, True)),
+    **dict.fromkeys(("learning_rate", "grad_clip"), (0, math.inf, False)),
+    "dropout": (0, 1, True),
+    "validation_fraction": (0, 1, False),
+}
+
+
+def _check_field(name: str, value: Any, hint: Any) -> None:
+    """Accepts a value of the field's type and range; numbers are finite, bools no numbers."""
+    if choices := get_args(hint):
+        if value not in choices:
+            known = ", ".join(map(repr, choices))
+            raise ValueError(f"recipe.{name}: unknown value {value!r}; choose one of {known}")
+        return
+    kinds = (int, float) if hint is float else hint
+    if not isinstance(value, kinds) or (hint is not bool and isinstance(value, bool)):
+        raise TypeError(f"recipe.{name}: expected {hint.__name__}, got {value!r}")
+    if name in _RANGES:
+        low, high, closed = _RANGES[name]
+        if value < low:
+            raise ValueError(f"recipe.{name}: {value} is below {low}")
+        if not low <= value < high or (value == low and not closed):
+            raise ValueError(f"recipe.{name}: {value} is not a number between {low} and {high}")
 
 
 _PRESETS: dict[str, Callable[[str | None], Recipe]] = {

@@ -83,7 +83,8 @@ def pretrain(
     cells: train on these instead of the whole space (DARTS: instead of 600,000 sampled below
     600 M mult-adds). limit: take that many different cells. seed: of weights, batches, noise
     and choice of cells.
-    resume: go on with the run in `out`, which must have the same settings.
+    resume: go on with the run in `out`, which must have the same settings: a finished run cannot
+    be extended, since its schedule has ended; train anew with more epochs.
     checkpoint_seconds: how much time a kill may cost.
 
     Where torch.distributed's default group is initialised, its processes train one model together;

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from arch2vec_fast.models.gin_vae import AutoencoderBase
 from arch2vec_fast.models.inference import posterior_encoder
 from arch2vec_fast.models.prior import LatentPrior
 from arch2vec_fast.pretrain.decoding import legal_cells, raw_cells
-from arch2vec_fast.pretrain.run import Run
+from arch2vec_fast.pretrain.run import Run, open_run
 from arch2vec_fast.pretrain.validation import accuracies
 from arch2vec_fast.spaces import CellBatch, CellSpace
 
@@ -43,7 +44,7 @@ _UNTRAINED_CELLS = 2_000
 
 
 def evaluate(
-    run: Run,
+    run: Run | str | Path,
     *,
     samples: int = 10_000,
     seed: int = 0,
@@ -53,8 +54,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Reconstruction, validity, uniqueness and novelty of a run, as plain JSON values.
 
-    samples: latents drawn from the prior. seed: of those draws. prior: a kind of `PRIORS` to fit
-    instead of the recipe's. untrained: add the control. progress: show it on standard error.
+    run: or its directory. samples: latents drawn from the prior. seed: of those draws. prior: a
+    kind of `PRIORS` to fit instead of the recipe's. untrained: add the control. progress: show it
+    on standard error.
 
     Returns a dict; all shares lie in [0, 1] and are None where they would divide by zero:
       space, recipe, engine, run_seed, seed, commit, version, prior   what was measured
@@ -75,6 +77,7 @@ def evaluate(
     """
     if samples < 1:
         raise ValueError(f"samples: {samples} is below 1")
+    run = open_run(run)
     check_seed(seed)
     clock = _Clock()
     known = _Known(run.train_cells)

@@ -275,6 +275,15 @@ class Run:
         yield from map(encode, self.train_cells[::stride].to_torch().split(_POSTERIOR_CHUNK))
 
 
+def open_run(run: Run | str | Path) -> Run:
+    """The run itself, or the one in a directory."""
+    if isinstance(run, Run):
+        return run
+    if not isinstance(run, str | Path):
+        raise TypeError(f"run: expected a Run or its directory, got {type(run).__name__}")
+    return Run.load(run)
+
+
 def is_run(path: Path) -> bool:
     """Whether `path` is a run directory."""
     return (path / "config.json").is_file()

@@ -82,9 +82,32 @@ def require_seed(seed: int) -> int:
     return int(seed) % 2**64
 
 
+def require_index(index: ArrayLike, size: int) -> NDArray[Any]:
+    """Rows of a batch of ``size`` cells, integers or a mask ``[size]``."""
+    array = as_array(index, "index")
+    if array.size == 0 and array.dtype != bool:  # an empty list has the dtype of floats
+        array = array.astype(np.intp)
+    if array.ndim != 1 or array.dtype.kind not in "iub":
+        raise IndexError(
+            f"index: expected a slice, an int, or integers or a mask in one dimension, got "
+            f"{array.dtype} {list(array.shape)}"
+        )
+    if array.dtype == bool and len(array) != size:
+        raise IndexError(f"index: a mask of {len(array)} does not fit a batch of {size} cells")
+    if array.dtype != bool and array.size and not -size <= array.min() <= array.max() < size:
+        outside = array[(array < -size) | (array >= size)][0]
+        raise IndexError(f"index: {outside} is outside a batch of {size} cells")
+    return array
+
+
+def require_int(value: int, name: str) -> None:
+    """An int, of Python or numpy; no bool."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+
+
 def require_count(count: int) -> None:
     """A non-negative number of cells."""
-    if isinstance(count, bool) or not isinstance(count, int | np.integer):
-        raise TypeError(f"count: expected an int, got {type(count).__name__}")
+    require_int(count, "count")
     if count < 0:
         raise ValueError(f"count: {count} is negative; ask for 0 cells or more")

@@ -85,6 +85,8 @@ class CellSpace:
 
     #: Orders that ``enumerate`` knows; "official" where a benchmark numbers its cells.
     orders: tuple[str, ...] = ("canonical",)
+    #: Encodings, where only those have been counted.
+    num_genotypes: int | None = None
     _prunes_edits = False
 
     def __init__(
@@ -108,7 +110,9 @@ class CellSpace:
         self.input_ops = tuple(input_ops)
         self.output_op = output_op
         self._check_op_names()
-        self.max_edges = self.layout.edge_bits if max_edges is None else max_edges
+        if max_edges is not None:
+            _arrays.require_int(max_edges, "max_edges")
+        self.max_edges = self.layout.edge_bits if max_edges is None else int(max_edges)
         if self.max_edges < 0:
             raise ValueError(f"max_edges: {max_edges} is negative; give a limit or None")
         self.variable_size = variable_size

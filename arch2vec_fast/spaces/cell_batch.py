@@ -249,8 +249,7 @@ class CellBatch:
                 raise IndexError(f"index: {index} is outside a batch of {len(self)} cells")
             index = slice(int(index) % len(self), int(index) % len(self) + 1)
         elif not isinstance(index, slice):
-            array = np.asarray(index)
-            index = array.astype(np.intp) if array.size == 0 and array.dtype != bool else array
+            index = _arrays.require_index(index, len(self))
         return self._trusted(self._codes[index], self._layout)
 
     def __iter__(self) -> Iterator[Self]:

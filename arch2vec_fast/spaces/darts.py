@@ -110,6 +110,7 @@ class Darts(CellSpace):
     True
     """
 
+    num_genotypes = NUM_GENOTYPES
     reasons = (
         "valid",
         "nodes 0 and 1 are not the cell inputs c_k-2 and c_k-1",

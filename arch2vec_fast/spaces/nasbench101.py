@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arch2vec_fast import _cells
+from arch2vec_fast.spaces import _arrays
 from arch2vec_fast.spaces.base import CellSpace
 from arch2vec_fast.spaces.cell_batch import CellBatch
 
@@ -82,8 +83,10 @@ class NasBench101(CellSpace):
 
     def sample(self, count: int, *, seed: int) -> CellBatch:
         """``count`` independent canonical cells, uniform over the 423,624 classes."""
+        _arrays.require_count(count)
+        rng = np.random.default_rng(_arrays.require_seed(seed))
         cells = self.enumerate()
-        return cells[np.random.default_rng(seed).integers(len(cells), size=count)]
+        return cells[rng.integers(len(cells), size=count)]
 
     def validity(self, cells: CellBatch, *, rule: str = "strict") -> NDArray[np.uint8]:
         """Reason code of each cell, uint8 ``[B]``; see the class for the two rules."""

@@ -230,8 +230,12 @@ class NasBench201(CellSpace):
         parameters: NDArray[np.int64] = 73_306 + np.array([243_040, 28_000]) @ convolutions
         return parameters
 
-    def index_of(self, cells: CellBatch) -> NDArray[np.int64]:
-        """The benchmark's number of each cell, int64 [B]; ValueError for invalid cells."""
+    def index_of(self, cells: CellBatch, order: str = "official") -> NDArray[np.int64]:
+        """Row of each cell in ``enumerate(order)``, int64 [B]; ValueError for invalid cells.
+
+        It is the benchmark's number of the cell, whichever the order.
+        """
+        self._check_order(order)
         return _official_index()[self._ranks(cells)]
 
     def to_string(self, cells: CellBatch) -> list[str]:

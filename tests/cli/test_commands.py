@@ -60,7 +60,9 @@ def test_spaces(capsys: pytest.CaptureFixture[str]) -> None:
     one = document(capsys, "spaces", "darts")
     assert (one["bits"], one["words"], len(one["op_names"])) == (99, 2, 11)
     assert "none" in text(capsys, "spaces", "nasbench201")
-    assert "423,624" in text(capsys, "spaces")
+    assert "423,624 cells" in text(capsys, "spaces")
+    assert "3,019,898,880 genotypes" in text(capsys, "spaces")
+    assert one["num_genotypes"] == 3_019_898_880
 
 
 def test_pretrain_writes_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from arch2vec_fast import spaces
 from arch2vec_fast.cli import run as run_cli
 from arch2vec_fast.cli.demo import _is_demo_run
 from arch2vec_fast.pretrain import pretrain
+from arch2vec_fast.spaces import CellBatch
 
 
 def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -107,7 +108,10 @@ def test_truncated_checkpoint(copied_run: Path, capsys: pytest.CaptureFixture[st
     file = copied_run / "checkpoint.pt"
     file.write_bytes(file.read_bytes()[:5_000])
     for command in ("embed", "evaluate"):
-        assert "checkpoint.pt" in failure(capsys, command, str(copied_run))
+        message = failure(capsys, command, str(copied_run))
+        assert "checkpoint.pt: not a whole file" in message
+        assert "take another copy" in message
+        assert len(message) < 300
     assert not (copied_run / "embeddings.safetensors").exists()
 
 
@@ -141,6 +145,41 @@ def test_cells_of_another_space(
     file = tmp_path / "cells.json"
     spaces.get("nasbench101").sample(3, seed=0).save_json(file)
     assert "cells.json" in failure(capsys, "embed", str(finished_run), "--cells", str(file))
+
+
+def test_cells_outside_the_space(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, space = tmp_path / "cells.json", spaces.get("nasbench201")
+    adjacency, node_ops = space.sample(2, seed=0).to_dense()
+    adjacency[1, 0, 7] = 1  # no edge of the fixed graph
+    CellBatch.from_dense(adjacency, node_ops, space.layout).save_json(file)
+    for command in (("embed", str(finished_run)), ("pretrain", "nasbench201", "--out", "run")):
+        message = failure(capsys, *command, "--cells", str(file))
+        assert "cells: cell 1 of 2 is not of nasbench201: the edges" in message
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("/dev/full", "out: /dev/full is neither a file nor a directory"),
+        ("/proc/x/y", "out: /proc takes no files"),
+        ("{folder}", "out: {folder} is a directory; name a file"),
+    ],
+)
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux")
+@pytest.mark.parametrize("command", ["embed", "report"])
+def test_outputs_that_cannot_be_written(
+    command: str,
+    out: str,
+    message: str,
+    finished_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, message = (text.replace("{folder}", str(tmp_path)) for text in (out, message))
+    assert message in failure(capsys, command, str(finished_run), "--out", out)
+    assert not list(tmp_path.iterdir())
 
 
 def test_options_that_exclude_each_other(

@@ -3,6 +3,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -57,3 +58,32 @@ def test_from_dict_rejects_unknown_and_missing_fields() -> None:
     values.pop("beta")
     with pytest.raises(ValueError, match="unknown or missing fields beta"):
         Recipe.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error"),
+    [
+        ("learning_rate", float("inf"), ValueError),
+        ("learning_rate", 0.0, ValueError),
+        ("beta", float("nan"), ValueError),
+        ("beta", float("inf"), ValueError),
+        ("beta", -1.0, ValueError),
+        ("epochs", 1.5, TypeError),
+        ("epochs", True, TypeError),
+        ("hidden_dim", 2.5, TypeError),
+        ("hidden_dim", 0, ValueError),
+        ("variational", "no", TypeError),
+        ("variational", 1, TypeError),
+        ("dropout", 1.0, ValueError),
+        ("validation_fraction", 0.0, ValueError),
+        ("name", 3, TypeError),
+    ],
+)
+def test_nonsense_names_its_field(field: str, value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=rf"^recipe\.{field}: "):
+        Recipe(**{"name": "mine", field: value})
+
+
+def test_gates_need_the_encoder_that_has_them() -> None:
+    with pytest.raises(ValueError, match=r'recipe\.direction: "gated" needs encoder "gin"'):
+        Recipe(name="mine", encoder="gcn", direction="gated")

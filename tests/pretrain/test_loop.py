@@ -242,7 +242,7 @@ def test_limit_takes_different_cells(tmp_path: Path) -> None:
     assert len(run.cells.unique()[0]) == 15_000
 
 
-@pytest.mark.parametrize("device", ["tpu", "cuda:99", "mps"])
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", "mps", "cpu:1"])
 def test_rejects_unknown_device(device: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^device: "):
         pretrain(SPACE, "best", tmp_path / "run", device=device)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from arch2vec_fast import spaces
+from arch2vec_fast.embeddings import embed
 from arch2vec_fast.models.decoder import Decoded
 from arch2vec_fast.models.gin_vae import GinVae
 from arch2vec_fast.models.recipes import Recipe
@@ -229,3 +230,11 @@ def test_other_priors_and_bad_arguments(run: Run) -> None:
             reconstruction_quality(run.model, run.validation_cells, run.space)
     finally:
         run.model.eval()
+
+
+def test_a_directory_stands_for_its_run(run: Run) -> None:
+    again = evaluate(str(run.path), samples=20, untrained=False)
+    assert again["raw"] == evaluate(run, samples=20, untrained=False)["raw"]
+    np.testing.assert_array_equal(embed(run.path).vectors, embed(run).vectors)
+    with pytest.raises(TypeError, match="run: expected a Run or its directory, got int"):
+        evaluate(3)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 """CellSpace: enumeration against brute force, streams, samples, mutation, validity, bad input."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -399,3 +400,29 @@ def test_registry() -> None:
     assert spaces.get("nasbench101") is spaces.get("nasbench101")
     with pytest.raises(ValueError, match="name: unknown space 'nasbench301'; choose one of"):
         spaces.get("nasbench301")
+
+
+@pytest.mark.parametrize("name", ["nasbench101", "nasbench201", "darts"])
+def test_every_space_has_the_same_rules_for_counts_and_seeds(name: str) -> None:
+    space = spaces.get(name)
+    for count, error in ((-1, ValueError), ("a", TypeError), (1.5, TypeError), (True, TypeError)):
+        with pytest.raises(error, match=r"^count: "):
+            space.sample(count, seed=0)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^seed: "):
+        space.sample(1, seed="a")  # type: ignore[arg-type]
+    assert len(space.sample(2, seed=-1)) == 2
+
+
+def test_max_edges_is_a_whole_number() -> None:
+    with pytest.raises(TypeError, match="max_edges: expected an int, got float"):
+        CellSpace(4, ("input", "conv", "output"), max_edges=2.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["nasbench101", "nasbench201"])
+def test_index_of_inverts_every_order(name: str) -> None:
+    space: Any = spaces.get(name)
+    for order in space.orders:
+        cells = space.enumerate(order)[[3, 700, 9_999]]
+        assert space.index_of(cells, order).tolist() == [3, 700, 9_999]
+    with pytest.raises(ValueError, match="order: unknown order 'random'"):
+        space.index_of(cells, "random")

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,6 +118,26 @@ def test_equality_needs_the_layout() -> None:
     empty = np.zeros((1, 1), np.int64)
     assert CellBatch(empty, CellLayout(3, 3)) != CellBatch(empty, CellLayout(3, 2))
     assert CellBatch(empty, NB101) != "cells"
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ([[0, 1]], r"in one dimension, got int64 \[1, 2\]"),
+        (np.zeros((5, 5), bool), r"in one dimension, got bool \[5, 5\]"),
+        ([0.5], "got float64"),
+        (["a"], "got <U1"),
+        ([0, 5], "5 is outside a batch of 5 cells"),
+        ([-6], "-6 is outside a batch of 5 cells"),
+        ([True, False], "a mask of 2 does not fit a batch of 5 cells"),
+    ],
+)
+def test_a_bad_index_is_named(index: Any, message: str) -> None:
+    cells = random_cells(NB101, 5, seed=0)
+    with pytest.raises(IndexError, match=f"^index: .*{message}"):
+        _ = cells[index]
+    assert len(cells[[]]) == 0
+    assert cells[[-1, 0]] == cells[::-1][[0, 4]]
 
 
 def test_empty_batch() -> None:
