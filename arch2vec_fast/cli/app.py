@@ -209,7 +209,11 @@ def evaluate(
 @app.command()
 def search(
     benchmark: Annotated[
-        str, typer.Argument(metavar="BENCHMARK", help="A name that `benchmarks` lists.")
+        str,
+        typer.Argument(
+            metavar="BENCHMARK",
+            help="A name that `benchmarks` lists; or darts, where a query trains a network.",
+        ),
     ],
     method: Annotated[str, typer.Option(help="A name that `methods` lists.")] = "arch2vec-bo",
     embeddings: Annotated[
@@ -232,6 +236,22 @@ def search(
         Path | None,
         typer.Option(help="Directory.", show_default="searches/BENCHMARK/METHOD-RECIPE"),
     ] = None,
+    images: Annotated[
+        str, typer.Option(help="darts: what to train on; see `darts train --data`.")
+    ] = "digits",
+    training: Annotated[str, typer.Option(help="darts: small or query.")] = "small",
+    store: Annotated[
+        Path, typer.Option(help="darts: SQLite file of finished queries, shared by all methods.")
+    ] = Path("queries.sqlite"),
+    workers: Annotated[
+        int, typer.Option(help="darts: trainings at once, through Ray if more than one.")
+    ] = 1,
+    ray_address: Annotated[
+        str | None, typer.Option(help="darts: a running Ray cluster.", show_default="none")
+    ] = None,
+    surrogate: Annotated[
+        bool, typer.Option("--surrogate", help="darts: ask the NAS-Bench-301 surrogate instead.")
+    ] = False,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
@@ -245,8 +265,10 @@ def search(
     arch2vec-fast search nasbench201-cifar10 --method evolution --seeds 500 --budget-seconds 12000
 
     arch2vec-fast search nasbench201-cifar10 --embeddings embeddings.safetensors --queries 100
+
+    arch2vec-fast search darts --images digits --method random --seeds 1 --queries 12
     """
-    from arch2vec_fast.cli.search import search_command
+    from arch2vec_fast.cli.search import Trainings, search_command
 
     search_command(
         benchmark,
@@ -259,6 +281,14 @@ def search(
         noise=noise,
         data=data,
         out=out,
+        trainings=Trainings(
+            images=images,
+            recipe=training,
+            store=store,
+            workers=workers,
+            ray_address=ray_address,
+            surrogate=surrogate,
+        ),
         device=device,
         as_json=json,
     )

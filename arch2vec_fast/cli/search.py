@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import typer
@@ -13,6 +14,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from arch2vec_fast.cli.console import people, percent, write_document
+
+if TYPE_CHECKING:
+    from arch2vec_fast.benchmarks import Benchmark
+    from arch2vec_fast.embeddings import EmbeddingTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainings:
+    """How `search darts` answers a query."""
+
+    images: str
+    recipe: str
+    store: Path
+    workers: int
+    ray_address: str | None
+    surrogate: bool
 
 
 def search_command(
@@ -27,6 +44,7 @@ def search_command(
     noise: str,
     data: Path | None,
     out: Path | None,
+    trainings: Trainings,
     device: str,
     as_json: bool,
 ) -> None:
@@ -37,7 +55,13 @@ def search_command(
     from arch2vec_fast.search import methods, search
 
     methods.get(method)
-    benchmark = benchmarks.get(benchmark_name, data=data, noise=noise)
+    embeddings = None if embeddings_file is None else EmbeddingTable.load(embeddings_file)
+    benchmark: Benchmark
+    if benchmark_name == "darts" and not trainings.surrogate:
+        benchmark = _trained(trainings, embeddings, device)
+    else:
+        name = "darts-nb301" if benchmark_name == "darts" else benchmark_name
+        benchmark = benchmarks.get(name, data=data, noise=noise)
     out = out or Path("searches") / benchmark.name / f"{method}-{recipe}"
     check_writable(out, folder=True)
     began = time.monotonic()
@@ -49,7 +73,7 @@ def search_command(
             seconds=budget_seconds,
             queries=queries,
             recipe=recipe,
-            embeddings=None if embeddings_file is None else EmbeddingTable.load(embeddings_file),
+            embeddings=embeddings,
             device=device,
             out=out,
             progress=True,
@@ -72,7 +96,7 @@ def search_command(
         "validation": _spread(trace["incumbent"][last]),
         "test": _spread(trace["incumbent_test"][last]),
         "regret": _spread(trace["regret"][last]),
-        "ceiling": benchmark.ceiling._asdict(),
+        "ceiling": {name: _known(value) for name, value in benchmark.ceiling._asdict().items()},
         "seconds": round(time.monotonic() - began, 3),
         "trace": str(out / "trace.parquet"),
     }
@@ -84,9 +108,37 @@ def search_command(
 
 def _spread(values: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, float | None]:
     """Mean, standard deviation over seeds and standard error of the mean."""
-    deviation = float(values.std(ddof=1)) if len(values) > 1 else None
+    deviation = _known(values.std(ddof=1)) if len(values) > 1 else None
     error = None if deviation is None else deviation / len(values) ** 0.5
-    return {"mean": float(values.mean()), "std": deviation, "standard_error": error}
+    return {"mean": _known(values.mean()), "std": deviation, "standard_error": error}
+
+
+def _known(value: float) -> float | None:
+    """A number, or None for what nobody knows: JSON has no NaN."""
+    return None if np.isnan(value) else float(value)
+
+
+def _trained(trainings: Trainings, embeddings: EmbeddingTable | None, device: str) -> Benchmark:
+    """The DARTS space with real training; the pool is that of the embeddings, if there are any."""
+    from arch2vec_fast.benchmarks.nasbench301 import pool
+    from arch2vec_fast.cli.darts import read_images
+    from arch2vec_fast.darts.ray_workers import ray_workers
+    from arch2vec_fast.darts.recipes import TrainRecipe
+    from arch2vec_fast.darts.trained import TrainedBenchmark
+
+    several = trainings.workers != 1 or trainings.ray_address is not None
+    return TrainedBenchmark(
+        pool() if embeddings is None else embeddings.cells,
+        read_images(trainings.images),
+        TrainRecipe.get(trainings.recipe),
+        store=trainings.store,
+        device=device,
+        workers=(
+            ray_workers(trainings.workers, address=trainings.ray_address, device=device)
+            if several
+            else None
+        ),
+    )
 
 
 def _print(document: dict[str, Any]) -> None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from importlib import import_module
+from typing import Any
 
 import torch
 
@@ -27,7 +29,7 @@ def ray_workers(
     ValueError for more workers than the cluster has GPUs (or cores).
     """
     try:
-        import ray
+        ray: Any = import_module("ray")
     except ImportError:
         raise ImportError("workers: need Ray; install arch2vec-fast[ray]") from None
     if num_workers < 1:
@@ -54,7 +56,7 @@ def ray_workers(
     ) -> Iterator[Outcome]:
         shared = ray.put(images)
         waiting = list(jobs)
-        running: dict[ray.ObjectRef, Job] = {}
+        running: dict[Any, Job] = {}
         while waiting or running:
             while waiting and len(running) < num_workers:
                 job = waiting.pop(0)
