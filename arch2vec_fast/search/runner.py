@@ -208,6 +208,8 @@ def _query(
 def align(embeddings: EmbeddingTable, benchmark: Benchmark) -> EmbeddingTable:
     """The vectors of the benchmark's pool, in its order, found by the cells stored with them.
 
+    Cells are the same if isomorphic: an embedding does not depend on how nodes are numbered.
+
     Raises ValueError where the table is of another space or lacks cells of the pool.
     """
     cells, pool = embeddings.cells, benchmark.cells
@@ -218,12 +220,9 @@ def align(embeddings: EmbeddingTable, benchmark: Benchmark) -> EmbeddingTable:
         )
     if cells == pool:
         return embeddings
-    both, inverse = np.unique(
-        np.concatenate((cells.codes, pool.codes)), axis=0, return_inverse=True
-    )
-    place = np.full(len(both), -1, np.int64)
-    place[inverse.ravel()[: len(cells)]] = np.arange(len(cells))
-    rows = place[inverse.ravel()[len(cells) :]]
+    rows = _places(cells.codes, pool.codes)
+    if (rows < 0).any():  # one network, other numbers of its nodes: its vector is the same
+        rows = _places(cells.canonical().codes, pool.canonical().codes)
     if (missing := np.flatnonzero(rows < 0)).size:
         raise ValueError(
             f"embeddings: hold no vector for {len(missing):,} of the {len(pool):,} cells of "
@@ -234,6 +233,15 @@ def align(embeddings: EmbeddingTable, benchmark: Benchmark) -> EmbeddingTable:
         cells=pool,
         metadata=embeddings.metadata,
     )
+
+
+def _places(codes: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A row of `codes` [Q, W] for each of `wanted` [R, W]; -1 where there is none."""
+    both, inverse = np.unique(np.concatenate((codes, wanted)), axis=0, return_inverse=True)
+    place = np.full(len(both), -1, np.int64)
+    place[inverse.ravel()[: len(codes)]] = np.arange(len(codes))
+    rows: NDArray[np.int64] = place[inverse.ravel()[len(codes) :]]
+    return rows
 
 
 def _check_seeds(seeds: Sequence[int] | range) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ from arch2vec_fast.benchmarks import TableBenchmark
 from arch2vec_fast.embeddings import EmbeddingTable
 from arch2vec_fast.search import Proposals, SearchProblem, SearchRecipe, Trace, methods, search
 from arch2vec_fast.search.runner import Budget, align, run_group
+from strategies import topological_permutations
 from toy import toy_benchmark
 
 PLAIN = ("random", "evolution", "local-search")
@@ -210,6 +211,26 @@ def test_embeddings_are_found_by_their_cells(toy: TableBenchmark) -> None:
         align(table(toy.cells[:-5]), toy)
     with pytest.raises(ValueError, match="cells of 7 nodes and 5 operation types, not of"):
         align(table(spaces.get("nasbench101").sample(3, seed=0)), toy)
+
+
+def test_vectors_are_found_whatever_numbers_nodes_have(toy: TableBenchmark) -> None:
+    space = spaces.get("nasbench101")
+    cells = space.sample(60, seed=0).unique()[0]
+    count = len(cells)
+    moved = cells.relabel(topological_permutations(cells, seed=1, absent_last=True))
+    assert moved != cells
+    pool = replace(
+        toy,
+        space=space,
+        cells=moved,
+        validation=toy.validation[:count],
+        test=toy.test[:count],
+        times=None,
+    )
+    vectors = np.arange(count, dtype=np.float32)[:, None]
+    found = align(EmbeddingTable(vectors=vectors[::-1], cells=cells[::-1]), pool)
+    np.testing.assert_array_equal(found.vectors, vectors)
+    assert found.cells is moved
 
 
 @pytest.mark.parametrize(
