@@ -77,7 +77,8 @@ class Progress:
             self._shown = now
             of, left = "", ""
             if self._total is not None:
-                seconds = (self._total - done) / rate if rate else float("inf")
-                of, left = f"/{self._total:,}", f", {seconds:,.0f} s left"
+                of = f"/{self._total:,}"
+                if rate:
+                    left = f", {(self._total - done) / rate:,.0f} s left"
             line = f"{self._label}: {done:,}{of} {speed}{left} {note}"
             print(line.rstrip(), file=sys.stderr, flush=True)

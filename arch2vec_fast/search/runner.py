@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ def search(
                     device=check_device(device),
                 )
                 searcher = methods.create(method, problem)
-                columns = run_group(searcher, problem, budget)
+                columns = run_group(searcher, problem, budget, _report(bar, start, len(group)))
                 part = Trace(
                     method=method,
                     recipe=chosen.name,
@@ -150,9 +150,15 @@ def search(
 
 
 def run_group(
-    searcher: Searcher, problem: SearchProblem, budget: Budget
+    searcher: Searcher,
+    problem: SearchProblem,
+    budget: Budget,
+    on_round: Callable[[float], None] = lambda share: None,
 ) -> dict[str, NDArray[Any]]:
-    """Ask and tell until every search has spent its budget; the columns of the trace."""
+    """Ask and tell until every search has spent its budget; the columns of the trace.
+
+    on_round: hears what share of the budgets is spent.
+    """
     benchmark, seeds = problem.benchmark, problem.seeds
     longest = benchmark.fidelities[-1]
     elapsed, count = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
@@ -180,8 +186,15 @@ def run_group(
             count[asking] += 1
         searcher.tell(rows, rewards)
         active &= (elapsed < most_seconds) & (count < most_queries)
+        spent = np.maximum(elapsed / most_seconds, count / most_queries)
+        on_round(float(np.where(active, spent, 1.0).mean()))
     columns = (np.concatenate(column) for column in zip(*made))
     return complete(benchmark, *columns)
+
+
+def _report(bar: Progress, done: int, group: int) -> Callable[[float], None]:
+    """Counts the seeds of a group as done in proportion to what they have spent."""
+    return lambda share: bar.update(done + int(share * group))
 
 
 def _certain(
