@@ -13,6 +13,8 @@ new targets, all of which move when ranks do, change only mean = (L^-1 y)^T V.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -127,7 +129,8 @@ class GaussianProcess:
         for s, search in enumerate(self._searches):
             seen = (where[s] >= 0) & np.isfinite(rewards[s])
             fresh = where[s, seen].tolist()
-            first.append(search.observe(fresh, rewards[s, seen].tolist()))
+            with _one_thread():
+                first.append(search.observe(fresh, rewards[s, seen].tolist()))
             self._visited[s, fresh] = True
         self._solve(first)
         return self
@@ -171,9 +174,9 @@ class GaussianProcess:
             if count:
                 lanes = self._solved[s, :, : len(search)][rows // LANES, :, rows % LANES]
                 target = float(search.transformed().max())
-                chosen[s, :count] = torch.tensor(
-                    search.choose(count, rows.tolist(), lanes.T.cpu(), target)
-                )
+                with _one_thread():
+                    found = search.choose(count, rows.tolist(), lanes.T.cpu(), target)
+                chosen[s, :count] = torch.tensor(found)
         return chosen.numpy()
 
     def _acquire(
@@ -185,7 +188,8 @@ class GaussianProcess:
         for s, search in enumerate(self._searches):
             if not len(search):
                 raise ValueError(f"model: search {s} has no observations; call fit first")
-            coefficients[s, : len(search)], scale[s] = search.whitened()
+            with _one_thread():
+                coefficients[s, : len(search)], scale[s] = search.whitened()
             target[s] = search.transformed().max()
         if incumbent is not None:
             target = torch.as_tensor(incumbent, dtype=torch.float64).expand(seeds)
@@ -262,6 +266,17 @@ class GaussianProcess:
         if np.isinf(rewards).any():
             raise ValueError("targets: infinite; pass finite rewards, or NaN where there is none")
         return where.astype(np.int64), rewards
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For matrices of a few hundred rows: there threads wait for each other longer than they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _scaled(features: Array | None, histogram: WlHistogram | None) -> Tensor:
