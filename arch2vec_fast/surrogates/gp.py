@@ -270,7 +270,7 @@ class GaussianProcess:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """For matrices of a few hundred rows: there threads wait for each other longer than they work."""
+    """For matrices of a few hundred rows, where threads wait longer than they work."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
