@@ -29,6 +29,7 @@ __all__ = ["EPOCHS", "Nasbench301Surrogate", "Predictions", "pool", "surrogate_b
 
 EPOCHS = 98
 """The longest training the surrogate knows, and the one a query asks for."""
+REWARD = f"validation accuracy after {EPOCHS} epochs as a surrogate predicts it"
 FILE = "nb301_yahpo_surrogate.npz"
 POOL_SIZE = 600_000
 
@@ -167,7 +168,7 @@ def surrogate_benchmark(surrogate: Nasbench301Surrogate, cells: CellBatch) -> Ta
         name="darts-nb301",
         space=space,
         cells=cells,
-        reward=f"validation accuracy after {EPOCHS} epochs as a surrogate predicts it",
+        reward=REWARD,
         fidelities=(EPOCHS,),
         validation=validation[:, None, None],
         test=validation,

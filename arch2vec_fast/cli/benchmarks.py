@@ -48,12 +48,24 @@ def benchmarks_command(data: Path | None, *, as_json: bool) -> None:
 def _describe(name: str, data: Path | None) -> dict[str, Any]:
     """What is known of one benchmark; `missing` says how to get one that is not at hand."""
     from arch2vec_fast import benchmarks
+    from arch2vec_fast.benchmarks import nasbench301
 
+    place = benchmarks.find(name, data=data)
+    if place is not None and place.kind == "surrogate":  # asking it of all its cells takes a while
+        return {
+            "name": name,
+            "found": str(place.path),
+            "cells": nasbench301.POOL_SIZE,
+            "space": "darts",
+            "reward": nasbench301.REWARD,
+            "fidelities": [nasbench301.EPOCHS],
+            "mean_seconds": None,
+            "ceiling": None,
+        }
     try:
         bench = benchmarks.get(name, data=data)
     except (FileNotFoundError, ValueError) as error:
         return {"name": name, "found": None, "missing": str(error).removeprefix(f"{name}: ")}
-    place = benchmarks.find(name, data=data)
     seconds = None if bench.times is None else float(bench.times[:, -1].mean())
     return {
         "name": name,
@@ -81,7 +93,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
             f"{row['cells']:,}",
             row["reward"],
             "unknown" if seconds is None else f"{seconds:,.0f}",
-            " ".join(percent(value) for value in ceiling.values()),
+            "" if ceiling is None else " ".join(percent(value) for value in ceiling.values()),
         )
     return table
 

@@ -188,5 +188,5 @@ def methods_command(*, as_json: bool) -> None:
     for name, method in METHODS.items():
         needs = "embeddings" if method.needs_embeddings else ""
         needs = "fidelities" if method.needs_fidelities else needs
-        table.add_row(name, needs, f"{method.title}: {method.summary}")
+        table.add_row(name, needs, escape(f"{method.title}: {method.summary}"))
     people().print(table)

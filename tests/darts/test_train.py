@@ -76,6 +76,8 @@ def test_interrupted_is_uninterrupted(stripes: ImageSet, tmp_path: Path) -> None
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads({threads})  # another number adds in another order
 from pathlib import Path
 from toy import toy_images
 from darts.test_train import GENOTYPE, TINY, train
@@ -85,7 +87,11 @@ train(GENOTYPE, toy_images(), TINY, out=Path({out!r}))
 
 def test_a_kill_costs_nothing_but_time(stripes: ImageSet, tmp_path: Path) -> None:
     train(GENOTYPE, stripes, TINY, out=tmp_path / "whole")
-    script = SCRIPT.format(tests=str(Path(__file__).parent.parent), out=str(tmp_path / "cut"))
+    script = SCRIPT.format(
+        tests=str(Path(__file__).parent.parent),
+        threads=torch.get_num_threads(),
+        out=str(tmp_path / "cut"),
+    )
     process = subprocess.Popen([sys.executable, "-c", script])
     deadline = time.monotonic() + 120
     while not (tmp_path / "cut" / "checkpoint.pt").exists() and time.monotonic() < deadline:
