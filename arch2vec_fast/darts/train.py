@@ -99,9 +99,9 @@ def train(
     """Train the network of `genotype`, or go on with a training that `out` holds.
 
     Every random number follows from (seed, epoch), so a training that was killed and resumed ends
-    with the same bits as one that was not, on the same device and number of threads. No step waits for the device: loss
-    and accuracy are summed there and read once an epoch. on_epoch: called with the epoch and its
-    numbers, e.g. for TensorBoard.
+    with the same bits as one that was not, on the same device with as many threads. No step waits
+    for the device: loss and accuracy are summed there and read once an epoch. on_epoch: called with
+    the epoch and its numbers, e.g. for TensorBoard.
 
     Raises ValueError or OSError, one line: `out` holds another training, too few images, an
     auxiliary head for images of another size. FloatingPointError if the loss is no number.
