@@ -197,8 +197,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gp_acquire(
             " points for ", capacity, " rows of solved");
   const Tensor inputs[] = {packed(solved), packed(explained), packed(coefficients),
                            packed(counts), packed(scale),     packed(target)};
-  const std::optional<Tensor> mask =
-      visited.has_value() ? std::optional(packed(*visited)) : std::nullopt;
+  const Tensor mask = packed(visited.has_value() ? *visited : counts);  // counts: never read
   const auto empty = [&](std::int64_t width, ScalarType dtype) {
     return torch::stable::new_empty(solved, {searches, width}, dtype);
   };
@@ -225,7 +224,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gp_acquire(
             "counts: outside 0..", points);
   const std::int64_t listed = num_chunks(panels) * num_results;
   std::vector<std::uint64_t> keys(static_cast<std::size_t>(searches * listed));
-  const void* gone = mask.has_value() ? mask->const_data_ptr() : nullptr;
+  const void* gone = visited.has_value() ? mask.const_data_ptr() : nullptr;
   search_chunks(params, searches, static_cast<int>(num_results),
                 static_cast<const std::uint8_t*>(gone), keys.data());
   for (std::int64_t s = 0; s < searches; ++s) {
