@@ -231,6 +231,54 @@ def train(
     )
 
 
+@darts_app.command()
+def gradient(
+    data: Annotated[str, typer.Option(help="Images; see `darts train`.")] = "digits",
+    order: Annotated[int, typer.Option(help="1, or 2 with the virtual step.")] = 2,
+    preset: Annotated[str, typer.Option(help="small, or darts as published.")] = "small",
+    out: Annotated[
+        Path | None, typer.Option(help="Directory.", show_default="trainings/gradient-ORDER-SEED")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Instead of the preset's.")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, order, crops.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    json: Json = False,
+) -> None:
+    """Search by gradient descent as DARTS does; the same command goes on where it stopped.
+
+    Example: arch2vec-fast darts gradient --data digits --order 1
+    """
+    from arch2vec_fast.cli.commands import check_writable
+    from arch2vec_fast.darts.gradient_search import GradientSearchRecipe, search_by_gradient
+
+    if preset not in ("small", "darts"):
+        raise ValueError(f"preset: {preset!r} is neither small nor darts")
+    small = preset == "small"
+    recipe = GradientSearchRecipe.small(order) if small else GradientSearchRecipe(order=order)
+    if epochs is not None:
+        recipe = replace(recipe, epochs=epochs)
+    out = out or Path("trainings") / f"gradient-{order}-{seed}"
+    check_writable(out, folder=True)
+    result = search_by_gradient(
+        read_images(data), recipe, out=out, seed=seed, device=device, progress=True
+    )
+    document = {
+        "out": str(out),
+        "genotype": str(result.genotype),
+        "validation": result.validation,
+        "seconds": result.seconds,
+    }
+    if json:
+        write_document(document)
+        return
+    people().print(escape(str(result.genotype)), soft_wrap=True)
+    people().print(
+        f"supernet {percent(result.validation[-1])} % on held-out images, "
+        f"{result.seconds:.0f} s: {escape(str(out))}",
+        soft_wrap=True,
+    )
+
+
 def _scalars(out: Path) -> Callable[[int, dict[str, float]], None]:
     """Writes each epoch's numbers where TensorBoard finds them."""
     try:

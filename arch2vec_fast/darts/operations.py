@@ -39,7 +39,7 @@ def build_operation(name: str, channels: int, stride: int, *, affine: bool = Tru
     raise ValueError(f"name: {name!r} is not an operation of the DARTS space")
 
 
-def relu_conv_norm(inputs: int, outputs: int) -> nn.Module:
+def relu_conv_norm(inputs: int, outputs: int, *, affine: bool = True) -> nn.Module:
     """ReLU, 1x1 convolution, batch norm: how a cell brings its inputs to its own width."""
     return _Operation(nn.ReLU(), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
 

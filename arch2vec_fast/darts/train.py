@@ -12,7 +12,6 @@ weights.pt         the trained model, with the keys of the released code's file
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -25,18 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from arch2vec_fast._checks import check_device, check_seed
-from arch2vec_fast._files import (
-    append_line,
-    keep_lines,
-    read_json,
-    read_lines,
-    read_torch,
-    remove_leftovers,
-    write_json,
-    write_torch,
-)
+from arch2vec_fast._files import write_torch
 from arch2vec_fast._progress import Progress
 from arch2vec_fast.darts.augment import augment, normalize
+from arch2vec_fast.darts.folder import TrainingFolder, describe_images, epoch_seed
 from arch2vec_fast.darts.images import ImageSet
 from arch2vec_fast.darts.network import Network, draw_paths
 from arch2vec_fast.darts.recipes import TrainRecipe
@@ -110,18 +101,18 @@ def train(
     device = check_device(device)
     chosen = (speed or Speed()).resolve(device, recipe.channels)
     trainer = _Trainer(genotype, images, recipe, seed, device, chosen)
-    folder = _Folder(Path(out), _describe(genotype, images, recipe, seed, trainer.speed))
-    folder.restore(trainer)
+    folder = TrainingFolder(Path(out), _describe(genotype, images, recipe, seed, trainer.speed))
+    folder.restore(trainer.load)
     epochs = recipe.epochs
     with Progress(f"training on {images.name}", "epochs", epochs, enabled=progress) as bar:
         bar.update(trainer.epoch)
         while trainer.epoch < epochs:
             line = trainer.run_epoch()
-            folder.keep(trainer, line)
+            folder.keep(trainer.state(), line)
             if on_epoch is not None:
                 on_epoch(trainer.epoch - 1, line)
             bar.update(trainer.epoch, loss=line["loss"])
-    return folder.finish(trainer, images, recipe)
+    return _finish(folder, trainer, images)
 
 
 class _Trainer:
@@ -165,13 +156,28 @@ class _Trainer:
         self.epoch = 0
         self.seconds = 0.0
 
+    def state(self) -> dict[str, Any]:
+        """All that a checkpoint needs."""
+        return {
+            "model": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.network.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.seconds = int(state["epoch"]), float(state["seconds"])
+
     def run_epoch(self) -> dict[str, float]:
         """One pass over the training images, then the held-out ones; the epoch's numbers."""
         began = time.monotonic()
         rate = self.recipe.learning_rate_at(self.epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        generator = torch.Generator(self.device).manual_seed(_mix(self.seed, self.epoch))
+        generator = torch.Generator(self.device).manual_seed(epoch_seed(self.seed, self.epoch))
         self.network.train()
         order = torch.randperm(
             len(self.train_part[1]), generator=generator, device=self.device
@@ -274,12 +280,6 @@ def _to(device: torch.device, *tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.to(device) for tensor in tensors)
 
 
-def _mix(seed: int, epoch: int) -> int:
-    """One 63-bit seed for each (seed, epoch)."""
-    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
-
-
 def _describe(
     genotype: Genotype, images: ImageSet, recipe: TrainRecipe, seed: int, speed: Speed
 ) -> dict[str, Any]:
@@ -287,89 +287,27 @@ def _describe(
     return {
         "format": 1,
         "genotype": {"normal": normal, "reduce": reduce},
-        "images": {
-            "name": images.name,
-            "train": len(images.train_labels),
-            "test": len(images.test_labels),
-            "size": list(images.train_images.shape[2:]),
-            "classes": images.classes,
-            "mean": list(images.mean),
-        },
+        "images": describe_images(images),
         "recipe": recipe.to_dict(),
         "seed": seed,
         "speed": asdict(speed),
     }
 
 
-class _Folder:
-    """The directory of a training."""
-
-    def __init__(self, path: Path, config: dict[str, Any]) -> None:
-        self.path = path
-        path.mkdir(parents=True, exist_ok=True)
-        if not (path / "config.json").exists():
-            if any(path.iterdir()):
-                raise ValueError(f"out: {path} is not empty and holds no training; choose another")
-            write_json(path / "config.json", config)
-        kept = read_json(path / "config.json")
-        # Through JSON, so that tuples and lists are the same.
-        wanted = json.loads(json.dumps(config))
-        if odd := sorted(key for key in {*kept, *wanted} if kept.get(key) != wanted.get(key)):
-            raise ValueError(
-                f"out: {path} holds another training (its {', '.join(odd)} differ); "
-                "choose another directory"
-            )
-        remove_leftovers(path)
-
-    def restore(self, trainer: _Trainer) -> None:
-        """Set a trainer to the last checkpoint; metrics of later, lost epochs go."""
-        if (self.path / "checkpoint.pt").exists():
-            state = read_torch(self.path / "checkpoint.pt")
-            try:
-                trainer.network.load_state_dict(state["model"])
-                trainer.optimizer.load_state_dict(state["optimizer"])
-                trainer.epoch, trainer.seconds = int(state["epoch"]), float(state["seconds"])
-            except (KeyError, TypeError, RuntimeError) as error:
-                reason = str(error).splitlines()[0]
-                raise ValueError(
-                    f"{self.path / 'checkpoint.pt'}: not of this training ({reason})"
-                ) from None
-        keep_lines(
-            self.path / "metrics.jsonl",
-            lambda line: line.get("event") == "test" or line.get("epoch", 1e9) < trainer.epoch,
-        )
-
-    def keep(self, trainer: _Trainer, line: dict[str, float]) -> None:
-        """The epoch's line, then the checkpoint: a kill between them costs one epoch."""
-        append_line(
-            self.path / "metrics.jsonl", {"event": "epoch", "epoch": trainer.epoch - 1, **line}
-        )
-        write_torch(
-            self.path / "checkpoint.pt",
-            {
-                "model": trainer.network.state_dict(),
-                "optimizer": trainer.optimizer.state_dict(),
-                "epoch": trainer.epoch,
-                "seconds": trainer.seconds,
-            },
-        )
-
-    def finish(self, trainer: _Trainer, images: ImageSet, recipe: TrainRecipe) -> TrainResult:
-        """Weights, the one look at the test images, and the result."""
-        lines = [line for _, line in read_lines(self.path / "metrics.jsonl")]
-        if not (self.path / "weights.pt").exists():
-            write_torch(self.path / "weights.pt", trainer.network.state_dict())
-        tests = [line for line in lines if line.get("event") == "test"]
-        if not tests:
-            test, top5 = trainer.score(*_to(trainer.device, images.test_images, images.test_labels))
-            tests = [{"event": "test", "test": test, "test_top5": top5}]
-            append_line(self.path / "metrics.jsonl", tests[0])
-        validation = [line["validation"] for line in lines if "validation" in line]
-        last = validation[-recipe.mean_of_last :]
-        return TrainResult(
-            validation=validation,
-            reward=float(np.mean(last)) if last else float("nan"),
-            test=tests[0]["test"],
-            test_top5=tests[0]["test_top5"],
-            seconds=trainer.seconds,
-        )
+def _finish(folder: TrainingFolder, trainer: _Trainer, images: ImageSet) -> TrainResult:
+    """Weights, the one look at the test images, and the result."""
+    if not (folder.path / "weights.pt").exists():
+        write_torch(folder.path / "weights.pt", trainer.network.state_dict())
+    if not folder.lines("test"):
+        test, top5 = trainer.score(*_to(trainer.device, images.test_images, images.test_labels))
+        folder.add("test", {"test": test, "test_top5": top5})
+    seen = folder.lines("test")[0]
+    validation = [line["validation"] for line in folder.lines("epoch") if "validation" in line]
+    last = validation[-trainer.recipe.mean_of_last :]
+    return TrainResult(
+        validation=validation,
+        reward=float(np.mean(last)) if last else float("nan"),
+        test=seen["test"],
+        test_top5=seen["test_top5"],
+        seconds=trainer.seconds,
+    )

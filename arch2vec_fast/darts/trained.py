@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from arch2vec_fast.benchmarks.base import Answers, Ceiling, CellFinder
+from arch2vec_fast.darts.folder import describe_images
 from arch2vec_fast.darts.images import ImageSet
 from arch2vec_fast.darts.recipes import TrainRecipe
 from arch2vec_fast.darts.store import QueryStore
@@ -207,11 +208,9 @@ def _here(device: str | torch.device) -> Workers:
 
 def _settings(images: ImageSet, recipe: TrainRecipe, seed: int) -> Mapping[str, Any]:
     """What makes two trainings of a cell the same query."""
-    facts = {
-        "name": images.name,
-        "train": len(images.train_labels),
-        "test": len(images.test_labels),
-        "size": list(images.train_images.shape[2:]),
-        "mean": [round(value, 9) for value in images.mean],
+    return {
+        "images": describe_images(images),
+        "recipe": recipe.to_dict(),
+        "seed": seed,
+        "format": 1,
     }
-    return {"images": facts, "recipe": recipe.to_dict(), "seed": seed, "format": 1}
