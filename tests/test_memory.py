@@ -89,7 +89,8 @@ def test_real_failures_are_recognised() -> None:
     """By torch, by its stable interface under an operator, by a kernel, by NumPy."""
     recipe = replace(Recipe.get("best", SPACE.name), batch_size=200_000)
     model = build_model(recipe, SPACE.layout, variable_size=True).eval()
-    codes, order = SPACE.enumerate().to_torch(), torch.arange(200_000)
+    # So many that memory which the process has free already, from earlier work, is not enough.
+    codes, order = SPACE.enumerate().to_torch().repeat(64, 1), torch.arange(200_000)
     folded, engine = FoldedGin(model, SPACE.layout), FusedEngine(model, SPACE.layout, codes, 0)
     calls = {
         "torch": lambda: torch.empty(2**30),

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -241,7 +242,8 @@ def test_torchrun_writes_and_speaks_once_and_stops_together(tmp_path: Path) -> N
 
     again = run_torchrun(2, *COMMAND, "--epochs", "1", "--out", str(out))
     assert again.returncode != 0
-    assert "\narch2vec-fast: out: " in "\n" + again.stderr
+    # All processes find it; torchrun may end the others before the first has spoken.
+    assert re.search(r"^arch2vec-fast( \(process 1\))?: out: ", again.stderr, re.MULTILINE)
 
     refused = run_torchrun(2, "evaluate", str(out))
     assert "torchrun: evaluate runs in one process" in refused.stderr
