@@ -70,7 +70,8 @@ class Progress:
         now = time.monotonic()
         rate = (done - self._first) / max(now - self._began, 1e-9)
         note = "" if loss is None or loss != loss else f"loss {loss:.4f}"
-        speed = f"{rate:,.0f} {self._unit}/s"
+        speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+        speed = f"{speed} {self._unit}/s"
         if self._live is not None and self._task is not None:
             self._live.update(self._task, completed=done, rate=speed, note=note)
         elif now - self._shown > _PLAIN_SECONDS:
