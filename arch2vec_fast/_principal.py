@@ -45,7 +45,7 @@ def principal_axes(chunks: Iterable[NDArray[np.float32]], components: int) -> Pr
 
     >>> found = principal_axes([np.array([[0, 0], [2, 0], [4, 1]], np.float32)], 1)
     >>> found.axes.round(2).tolist()
-    [[0.97], [0.23]]
+    [[0.97], [0.25]]
     """
     count, shift = 0, np.zeros(0)
     total, products = np.zeros(0), np.zeros((0, 0))

@@ -27,7 +27,7 @@ def num_paths(space: CellSpace, limit: int = 2048) -> int:
 
     >>> from arch2vec_fast import spaces
     >>> [num_paths(spaces.get(name)) for name in ("nasbench101", "nasbench201")]
-    [364, 156]
+    [364, 781]
     """
     alphabet = len(_symbols(space))
     total, longest = 1, 1
