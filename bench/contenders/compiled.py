@@ -31,10 +31,10 @@ def compiled(
 ) -> Callable[..., Any] | Absent:
     """`function` compiled for the shapes that `first_call` gives it, or why that is impossible."""
     torch.compiler.reset()
-    result = torch.compile(function, dynamic=False)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Inductor's own
+            warnings.simplefilter("ignore")  # Inductor's own, from its import on
+            result = torch.compile(function, dynamic=False)
             first_call(result)
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
