@@ -57,6 +57,44 @@ def varint(value: int) -> bytes:
     return bytes((*out, value))
 
 
+def message(*parts: tuple[int, bytes | int | str]) -> bytes:
+    """A protobuf message of (field number, value): integers as varints, all else by length."""
+    out = b""
+    for number, value in parts:
+        if isinstance(value, int):
+            out += varint(number << 3) + varint(value)
+            continue
+        data = value.encode() if isinstance(value, str) else value
+        out += varint(number << 3 | 2) + varint(len(data)) + data
+    return out
+
+
+def onnx_tensor(name: str, array: np.ndarray, *, raw: bool = True) -> bytes:
+    """A TensorProto of float32 or int64."""
+    kind = {"float32": 1, "int64": 7}[array.dtype.name]
+    dims = [(1, size) for size in array.shape]
+    return message(*dims, (2, kind), (8, name), (9 if raw else 4, array.tobytes()))
+
+
+def onnx_constant(value: np.ndarray) -> bytes:
+    """A NodeProto that gives one constant."""
+    attribute = message((1, "value"), (5, onnx_tensor("", value)), (20, 4))
+    return message((2, "1"), (3, "Constant_0"), (4, "Constant"), (5, attribute))
+
+
+def onnx_file(weights: dict[str, np.ndarray], constants: Iterable[float]) -> bytes:
+    """An ONNX model as torch exports it, but for the nodes that compute something."""
+    nodes = [onnx_constant(np.array(2, np.int64))]
+    nodes += [onnx_constant(np.array(value, np.float32)) for value in constants]
+    nodes.append(message((1, "0"), (1, "1"), (2, "2"), (4, "Mul")))
+    tensors = [onnx_tensor(name, array) for name, array in weights.items()]
+    tensors.append(onnx_tensor("210", np.array([2], np.int64)))
+    graph = message(
+        *((1, node) for node in nodes), (2, "torch-jit-export"), *((5, t) for t in tensors)
+    )
+    return message((1, 6), (2, "pytorch"), (7, graph), (8, message((2, 12))))
+
+
 def metrics(training: Training, *, checkpoint: bool = False) -> bytes:
     """A serialized ModelMetrics: evaluations at the start, half-way and at the end."""
     message = b""

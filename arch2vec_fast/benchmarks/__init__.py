@@ -6,6 +6,7 @@ from arch2vec_fast.benchmarks.analog import import_analog
 from arch2vec_fast.benchmarks.base import Answers, Benchmark, Ceiling, TableBenchmark
 from arch2vec_fast.benchmarks.import_nasbench101 import import_nasbench101
 from arch2vec_fast.benchmarks.import_nasbench201 import import_nasbench201
+from arch2vec_fast.benchmarks.import_nasbench301 import import_nasbench301
 from arch2vec_fast.benchmarks.store import read_table, write_table
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "import_analog",
     "import_nasbench101",
     "import_nasbench201",
+    "import_nasbench301",
     "names",
     "read_table",
     "write_table",

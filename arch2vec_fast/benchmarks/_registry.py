@@ -16,6 +16,7 @@ __all__ = ["find", "get", "names"]
 VARIABLE: Final = "ARCH2VEC_DATA"
 
 _IMPORT_201: Final = "arch2vec-fast import nasbench201 FILE --out FOLDER"
+_IMPORT_301: Final = "arch2vec-fast import nasbench301 FILE --out FOLDER"
 _IMPORT_101: Final = "arch2vec-fast import nasbench101 FILE --out FOLDER"
 
 # name -> the command that makes its table
@@ -27,7 +28,7 @@ _BENCHMARKS: Final = {
     "nasbench101": _IMPORT_101,
     "nasbench101-30k": None,
     "nasbench201-demo": "arch2vec-fast import analog --out FOLDER",
-    "darts-nb301": None,
+    "darts-nb301": _IMPORT_301,
 }
 _DEMO: Final = "nasbench201-demo"
 _SURROGATE: Final = "darts-nb301"
@@ -129,8 +130,8 @@ def _missing(name: str, data: str | Path | None) -> str:
         where = f"{folder} is no folder; give one"
     else:
         where = f"{folder} lacks it; use a folder"
-    command = _BENCHMARKS[name]
-    file = nasbench301.FILE if name == _SURROGATE else npz.file_of(name)
-    made = "" if command is None else f"{name}{SUFFIX} (made by: {command})"
+    command, file = _BENCHMARKS[name], npz.file_of(name)
+    table = nasbench301.FILE if name == _SURROGATE else name + SUFFIX
+    made = "" if command is None else f"{table} (made by: {command})"
     public = "" if file is None else f"{file}"
     return f"{name}: no table found: {where} with {' or '.join(filter(None, (made, public)))}"

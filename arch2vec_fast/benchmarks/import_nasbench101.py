@@ -17,7 +17,6 @@ import binascii
 import json
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from arch2vec_fast import spaces
 from arch2vec_fast._progress import Progress
 from arch2vec_fast.benchmarks.base import TableBenchmark
+from arch2vec_fast.benchmarks.protobuf import fields
 from arch2vec_fast.benchmarks.store import SUFFIX, with_noise, write_table
 from arch2vec_fast.benchmarks.tfrecord import read_records
 from arch2vec_fast.spaces import CellLayout
@@ -38,7 +38,6 @@ __all__ = ["import_nasbench101", "read_nasbench101"]
 _NAME: Final = "nasbench101"
 _REPEATS: Final = 3
 _DOUBLE: Final = struct.Struct("<d")
-_FIXED: Final = {1: 8, 5: 4}  # bytes of a value, by wire type
 _OPS: Final = {
     op: number
     for number, op in enumerate(
@@ -243,45 +242,9 @@ def _parse(data: bytes, number: int, path: Path) -> _Training:
 
 def _final_evaluation(message: bytes) -> dict[int, float]:
     """Numbers of the third `EvaluationData` of a serialized `ModelMetrics`, by field number."""
-    evaluations = [value for field, wire, value in _fields(message) if (field, wire) == (1, 2)]
+    evaluations = [value for field, wire, value in fields(message) if (field, wire) == (1, 2)]
     return {
         field: _DOUBLE.unpack(value)[0]
-        for field, wire, value in _fields(evaluations[2])
+        for field, wire, value in fields(evaluations[2])
         if wire == 1
     }
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """(number, wire type, raw value) of every field; varints come without a value."""
-    at, end = 0, len(message)
-    while at < end:
-        key, at = _varint(message, at)
-        wire = key & 7
-        length = _FIXED.get(wire, 0)
-        if wire == 0:
-            _, at = _varint(message, at)
-        elif wire == 2:
-            length, at = _varint(message, at)
-        elif not length:
-            raise ValueError(f"protobuf wire type {wire}")
-        if at + length > end:
-            raise ValueError("metrics are cut off")
-        yield key >> 3, wire, message[at : at + length]
-        at += length
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """The number at `at` and where it ends."""
-    value = message[at]
-    if value < 0x80:
-        return value, at + 1
-    value = shift = 0
-    while True:
-        byte = message[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number of the metrics is longer than 64 bits")

@@ -25,7 +25,15 @@ from arch2vec_fast.spaces import CellBatch
 from arch2vec_fast.spaces.darts import Darts
 from arch2vec_fast.spaces.darts_genotype import OPERATIONS
 
-__all__ = ["EPOCHS", "Nasbench301Surrogate", "Predictions", "pool", "surrogate_benchmark"]
+__all__ = [
+    "CONSTANTS",
+    "EPOCHS",
+    "FILE",
+    "Nasbench301Surrogate",
+    "Predictions",
+    "pool",
+    "surrogate_benchmark",
+]
 
 EPOCHS = 98
 """The longest training the surrogate knows, and the one a query asks for."""
@@ -49,9 +57,12 @@ _CODE = np.array([_CATEGORIES[op] for op in OPERATIONS])
 _FIRST_EDGE = np.array([0, 2, 5, 9])  # of nodes 2, 3, 4, 5 among a cell's 14
 _EPOCH_SCALE = 52.0
 _SECONDS_SCALE, _SECONDS_SHIFT = 13132.0927734375, 30.557992935180664
+CONSTANTS = (1 / _EPOCH_SCALE, 0.01, 0.01, _SECONDS_SCALE, _SECONDS_SHIFT)
+"""Factors and shifts of the public file's graph, in its order."""
 _DEEP = ("deep_0_1", "deep_1_1", "deep_2_0")
 _DEEPER = ("deeper_0_1", "deeper_1_1", "deeper_2_1", "deeper_3_1", "deeper_4_0")
 _NUM_FEATURES = 34
+_NUM_CODES = (len(_CATEGORIES),) * 28 + (4, 7, 11) * 2  # of each feature
 
 
 class Predictions(NamedTuple):
@@ -69,6 +80,8 @@ class Nasbench301Surrogate:
     Args:
         weights: arrays by the names of the public file, e.g. from `load`.
 
+    Raises ValueError, one line, where an array is missing or its shape does not fit.
+
     Deterministic. About 1.3 MFLOP a cell: 600,000 cells take some ten seconds on two cores.
     """
 
@@ -79,10 +92,32 @@ class Nasbench301Surrogate:
         if missing := [name for name in needed if name not in weights]:
             raise ValueError(f"weights: lack {missing[0]} and {len(missing) - 1} more arrays")
         tensors = {name: torch.from_numpy(np.array(weights[name], np.float32)) for name in needed}
+        if odd := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+            raise ValueError(f"weights: {odd[0]} holds numbers that are not finite")
         self._tables = [tensors[name] for name in names]
+        for name, codes in zip(names, _NUM_CODES):
+            if tensors[name].dim() != 2 or len(tensors[name]) != codes:
+                raise ValueError(
+                    f"weights: {name} has shape {_shape(tensors[name])}, not {codes}xD"
+                )
         self._layers = {
             layer: (tensors[f"{layer}_weight"], tensors[f"{layer}_bias"]) for layer in layers
         }
+        self._check_layers(sum(table.shape[1] for table in self._tables) + 1)
+
+    def _check_layers(self, inputs: int) -> None:
+        """Every tower takes `inputs` numbers, gives two, and each layer what the next one takes."""
+        for tower in (("wide_0",), _DEEP, _DEEPER):
+            width = inputs
+            for layer in tower:
+                weight, bias = self._layers[layer]
+                outputs = 2 if layer == tower[-1] else bias.numel()
+                if weight.shape != (outputs, width) or bias.shape != (outputs,):
+                    raise ValueError(
+                        f"weights: {layer}_weight and {layer}_bias have shapes {_shape(weight)} "
+                        f"and {_shape(bias)}, not {outputs}x{width} and {outputs}"
+                    )
+                width = outputs
 
     @classmethod
     def load(cls, path: str | Path) -> Nasbench301Surrogate:
@@ -132,6 +167,10 @@ class Nasbench301Surrogate:
                 hidden = torch.selu_(torch.nn.functional.linear(hidden, *self._layers[layer]))
             total += torch.nn.functional.linear(hidden, *self._layers[tower[-1]])
         return total.sigmoid_()
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "()"
 
 
 def _encode(normal: NDArray[np.uint8], reduce: NDArray[np.uint8]) -> NDArray[np.int64]:

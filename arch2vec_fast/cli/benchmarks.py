@@ -98,9 +98,9 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def _report(paths: Sequence[Path], *, as_json: bool) -> None:
-    """Say what was written, and what it holds."""
-    rows = [_describe(path.stem, path.parent) for path in paths]
+def _report(paths: Sequence[Path], *, names: Sequence[str] = (), as_json: bool) -> None:
+    """Say what was written, and what it holds; `names` of benchmarks: those of the files."""
+    rows = [_describe(name, paths[0].parent) for name in names or [path.stem for path in paths]]
     if as_json:
         write_document({"written": [str(path) for path in paths], "benchmarks": rows})
         return
@@ -143,6 +143,24 @@ def _nasbench201(
     from arch2vec_fast.benchmarks import import_nasbench201
 
     _report(import_nasbench201(file, out, partial=partial, progress=True), as_json=json)
+
+
+@import_app.command("nasbench301")
+def _nasbench301(
+    file: Annotated[
+        Path,
+        typer.Argument(help="nb301/new_model.onnx of slds-lmu/yahpo_data, commit 3a646b8."),
+    ],
+    out: _Out,
+    json: _Json = False,
+) -> None:
+    """The surrogate of NAS-Bench-301 from YAHPO Gym's ONNX file, without ONNX; nothing is executed.
+
+    Example: arch2vec-fast import nasbench301 new_model.onnx --out tables
+    """
+    from arch2vec_fast.benchmarks import import_nasbench301
+
+    _report([import_nasbench301(file, out)], names=["darts-nb301"], as_json=json)
 
 
 @import_app.command("analog")

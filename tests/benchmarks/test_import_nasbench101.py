@@ -156,7 +156,7 @@ def test_truncation_names_the_record(file: Path, tmp_path: Path) -> None:
         (3, "input,output", "describes no cell"),
         (3, "input,sep3x3,output", "describes no cell"),
         (4, "not base64!", "is no training"),
-        (4, base64.b64encode(b"\x0a\x7f").decode(), "metrics are cut off"),
+        (4, base64.b64encode(b"\x0a\x7f").decode(), "a message is cut off"),
         (4, base64.b64encode(b"\xff" * 20).decode(), "longer than 64 bits"),
         (4, base64.b64encode(b"").decode(), "is no training"),
     ],

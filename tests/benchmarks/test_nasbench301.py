@@ -18,6 +18,7 @@ from arch2vec_fast.benchmarks.nasbench301 import (
 from arch2vec_fast.search import search
 from arch2vec_fast.spaces.darts import Darts, Genotype
 from arch2vec_fast.spaces.darts_genotype import genotypes_to_edges
+from surrogate_weights import surrogate_weights
 
 
 @pytest.fixture(scope="module")
@@ -55,23 +56,8 @@ def test_searches_run_on_it(tables: Path) -> None:
     assert trace["regret"][-1] < 0.01
 
 
-def weights() -> dict[str, np.ndarray]:
-    """Small random weights of the right names."""
-    rng = np.random.default_rng(0)
-    sizes = [8] * 28 + [4, 7, 11] * 2
-    arrays = {f"embds_fct_{i}_weight": rng.normal(size=(n, 2)) for i, n in enumerate(sizes)}
-    towers = {"wide": [69, 2], "deep": [69, 5, 4, 2], "deeper": [69, 4, 4, 3, 3, 2]}
-    for tower, widths in towers.items():
-        for layer, (inputs, outputs) in enumerate(zip(widths, widths[1:])):
-            last = layer == len(widths) - 2
-            name = f"{tower}_{layer}" + ("" if tower == "wide" else f"_{int(not last)}")
-            arrays[f"{name}_weight"] = rng.normal(size=(outputs, inputs))
-            arrays[f"{name}_bias"] = rng.normal(size=outputs)
-    return {name: (0.2 * array).astype(np.float32) for name, array in arrays.items()}
-
-
 def test_order_of_a_nodes_operations_does_not_matter() -> None:
-    surrogate = Nasbench301Surrogate(weights())
+    surrogate = Nasbench301Surrogate(surrogate_weights())
     edges = Darts().edges(Darts().sample(50, seed=0))
     swapped = edges.reshape(-1, 4, 2, 2)[:, :, ::-1].reshape(-1, 8, 2)
     first, second = surrogate.predict(edges), surrogate.predict(swapped)
@@ -82,7 +68,7 @@ def test_order_of_a_nodes_operations_does_not_matter() -> None:
 
 
 def test_rejects(tmp_path: Path) -> None:
-    surrogate = Nasbench301Surrogate(weights())
+    surrogate = Nasbench301Surrogate(surrogate_weights())
     edges = Darts().edges(Darts().sample(1, seed=0))
     with pytest.raises(ValueError, match=r"epochs: 99 is outside 1\.\.98"):
         surrogate.predict(edges, epochs=99)

@@ -9,8 +9,16 @@ import pytest
 import torch
 
 from arch2vec_fast import benchmarks, spaces
+from arch2vec_fast.benchmarks.nasbench301 import CONSTANTS
 from arch2vec_fast.cli import run
-from official_files import Training, nasbench101_file, nasbench201_object, nasbench201_record
+from official_files import (
+    Training,
+    nasbench101_file,
+    nasbench201_object,
+    nasbench201_record,
+    onnx_file,
+)
+from surrogate_weights import surrogate_weights
 
 
 def test_without_tables_the_way_to_get_them_is_said(
@@ -68,6 +76,19 @@ def test_nasbench201_is_imported_where_the_variable_says(
     assert len(benchmarks.get("nasbench201-cifar100")) == 2
 
 
+def test_nasbench301_is_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["benchmarks", "--data", str(tmp_path)]) == 0
+    command = "nb301_yahpo_surrogate.npz (made by: arch2vec-fast import nasbench301 FILE"
+    assert command in capsys.readouterr().out
+    file = tmp_path / "new_model.onnx"
+    file.write_bytes(onnx_file(surrogate_weights(), CONSTANTS))
+    assert run(["import", "nasbench301", str(file), "--out", str(tmp_path), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["written"] == [str(tmp_path / "nb301_yahpo_surrogate.npz")]
+    assert document["benchmarks"][0]["name"] == "darts-nb301"
+    assert document["benchmarks"][0]["found"] == document["written"][0]
+
+
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "f"
     file.write_bytes(b"not a record file")
@@ -78,6 +99,8 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ["nasbench101", str(tmp_path / "absent"), *out],
         ["nasbench201", str(file), "--out", str(tmp_path / "absent")],
         ["analog", *out, "--file", str(file)],
+        ["nasbench301", str(file), *out],
+        ["nasbench301", str(tmp_path / "absent"), *out],
         ["nasbench102", str(file), *out],
     ):
         assert run(["import", *arguments]) == 2
