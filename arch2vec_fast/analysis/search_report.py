@@ -40,7 +40,7 @@ _OF_TABLE_3 = ("nasbench201-cifar10", "nasbench201-cifar100", "nasbench201-image
 
 _MEANINGS = {
     "reward of pick": "largest reward a search was told; the cell that earned it is its pick",
-    "test of pick": "test accuracy of that cell, which no search has seen",
+    "test of pick": "test accuracy of that cell, which no search has seen unless its reward is one",
     "test regret": "largest test accuracy of the pool less that of the pick",
     "best test seen": "largest test accuracy among the queried cells: an oracle's choice "
     "that takes the test set to make, no result of a search",
