@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -215,8 +216,9 @@ def _study(key: tuple[str, str, str], group: Sequence[Trace]) -> Study:
 
 def _ceiling(trace: Trace) -> Ceiling:
     try:
-        return Ceiling(**trace.metadata["ceiling"])
-    except (KeyError, TypeError):
+        known = trace.metadata["ceiling"].items()
+        return Ceiling(**{name: math.nan if value is None else value for name, value in known})
+    except (AttributeError, KeyError, TypeError):
         raise ValueError(
             f"{trace.benchmark}: the trace of {trace.method} has no ceiling; search again"
         ) from None

@@ -206,6 +206,9 @@ def evaluate(
     evaluate_command(run, samples=samples, seed=seed, prior=prior, control=control, as_json=json)
 
 
+_INSTEAD = typer.Option(help="darts: instead of the training's own.")
+
+
 @app.command()
 def search(
     benchmark: Annotated[
@@ -226,6 +229,9 @@ def search(
     ] = None,
     queries: Annotated[int | None, typer.Option(help="Cells a search may query.")] = None,
     recipe: Annotated[str, typer.Option(help="best, released or paper.")] = "best",
+    num_initial: Annotated[
+        int | None, typer.Option(help="Random queries before the first model; not the recipe's 16.")
+    ] = None,
     noise: Annotated[
         str, typer.Option(help="A query returns the 'mean' of runs, or one 'run' drawn by seed.")
     ] = "mean",
@@ -240,6 +246,10 @@ def search(
         str, typer.Option(help="darts: what to train on; see `darts train --data`.")
     ] = "digits",
     training: Annotated[str, typer.Option(help="darts: small or query.")] = "small",
+    epochs: Annotated[int | None, _INSTEAD] = None,
+    batch_size: Annotated[int | None, _INSTEAD] = None,
+    channels: Annotated[int | None, _INSTEAD] = None,
+    layers: Annotated[int | None, _INSTEAD] = None,
     store: Annotated[
         Path, typer.Option(help="darts: SQLite file of finished queries, shared by all methods.")
     ] = Path("queries.sqlite"),
@@ -278,12 +288,19 @@ def search(
         budget_seconds=budget_seconds,
         queries=queries,
         recipe=recipe,
+        num_initial=num_initial,
         noise=noise,
         data=data,
         out=out,
         trainings=Trainings(
             images=images,
             recipe=training,
+            instead={
+                "epochs": epochs,
+                "batch_size": batch_size,
+                "channels": channels,
+                "layers": layers,
+            },
             store=store,
             workers=workers,
             ray_address=ray_address,

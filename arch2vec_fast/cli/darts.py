@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from arch2vec_fast.darts.images import ImageSet
+    from arch2vec_fast.darts.recipes import TrainRecipe
     from arch2vec_fast.spaces.darts import Genotype
 
 darts_app = typer.Typer(
@@ -77,6 +78,14 @@ def read_images(text: str) -> ImageSet:
 
     name, _, path = text.partition(":")
     return load_images(name, path or None)
+
+
+def choose_recipe(name: str, **instead: float | None) -> TrainRecipe:
+    """The preset `name` with other values of the fields that are not None."""
+    from arch2vec_fast.darts.recipes import TrainRecipe
+
+    given = {field: value for field, value in instead.items() if value is not None}
+    return replace(TrainRecipe.get(name), **given)  # type: ignore[arg-type]
 
 
 @darts_app.command()
@@ -180,20 +189,18 @@ def train(
     arch2vec-fast darts train DARTS --data cifar10:data/cifar-10-batches-py --recipe cifar10
     """
     from arch2vec_fast.cli.commands import check_writable
-    from arch2vec_fast.darts.recipes import TrainRecipe
     from arch2vec_fast.darts.train import Speed
     from arch2vec_fast.darts.train import train as run
 
     parsed = read_genotype(genotype)
-    settings = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "channels": channels,
-        "layers": layers,
-        "learning_rate": lr,
-    }
-    given = {name: value for name, value in settings.items() if value is not None}
-    chosen = replace(TrainRecipe.get(recipe), **given)  # type: ignore[arg-type]
+    chosen = choose_recipe(
+        recipe,
+        epochs=epochs,
+        batch_size=batch_size,
+        channels=channels,
+        layers=layers,
+        learning_rate=lr,
+    )
     images = read_images(data)
     out = out or Path("trainings") / f"{recipe}-{seed}"
     check_writable(out, folder=True)

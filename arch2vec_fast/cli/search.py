@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ class Trainings:
 
     images: str
     recipe: str
+    instead: dict[str, int | None]
+    """Values of the recipe's fields other than its own."""
     store: Path
     workers: int
     ray_address: str | None
@@ -41,6 +43,7 @@ def search_command(
     budget_seconds: float | None,
     queries: int | None,
     recipe: str,
+    num_initial: int | None,
     noise: str,
     data: Path | None,
     out: Path | None,
@@ -52,7 +55,7 @@ def search_command(
     from arch2vec_fast import benchmarks
     from arch2vec_fast.cli.commands import check_writable
     from arch2vec_fast.embeddings import EmbeddingTable
-    from arch2vec_fast.search import methods, search
+    from arch2vec_fast.search import SearchRecipe, methods, search
 
     methods.get(method)
     embeddings = None if embeddings_file is None else EmbeddingTable.load(embeddings_file)
@@ -62,7 +65,10 @@ def search_command(
     else:
         name = "darts-nb301" if benchmark_name == "darts" else benchmark_name
         benchmark = benchmarks.get(name, data=data, noise=noise)
-    out = out or Path("searches") / benchmark.name / f"{method}-{recipe}"
+    chosen = SearchRecipe.get(recipe, benchmark.space.name)
+    if num_initial is not None:
+        chosen = replace(chosen, name=f"{recipe}-{num_initial}", num_initial=num_initial)
+    out = out or Path("searches") / benchmark.name / f"{method}-{chosen.name}"
     check_writable(out, folder=True)
     began = time.monotonic()
     try:
@@ -72,7 +78,7 @@ def search_command(
             seeds=seeds,
             seconds=budget_seconds,
             queries=queries,
-            recipe=recipe,
+            recipe=chosen,
             embeddings=embeddings,
             device=device,
             out=out,
@@ -121,16 +127,15 @@ def _known(value: float) -> float | None:
 def _trained(trainings: Trainings, embeddings: EmbeddingTable | None, device: str) -> Benchmark:
     """The DARTS space with real training; the pool is that of the embeddings, if there are any."""
     from arch2vec_fast.benchmarks.nasbench301 import pool
-    from arch2vec_fast.cli.darts import read_images
+    from arch2vec_fast.cli.darts import choose_recipe, read_images
     from arch2vec_fast.darts.ray_workers import ray_workers
-    from arch2vec_fast.darts.recipes import TrainRecipe
     from arch2vec_fast.darts.trained import TrainedBenchmark
 
     several = trainings.workers != 1 or trainings.ray_address is not None
     return TrainedBenchmark(
         pool() if embeddings is None else embeddings.cells,
         read_images(trainings.images),
-        TrainRecipe.get(trainings.recipe),
+        choose_recipe(trainings.recipe, **trainings.instead),
         store=trainings.store,
         device=device,
         workers=(

@@ -116,7 +116,8 @@ class TrainedBenchmark:
         self.fidelities = (recipe.epochs,)
         self.reward = (
             f"validation accuracy on {images.name} after {recipe.epochs} epochs "
-            f"(mean of the last {recipe.mean_of_last}), recipe {recipe.name}"
+            f"(mean of the last {recipe.mean_of_last}), recipe {recipe.name}, "
+            f"{recipe.channels} channels, {recipe.layers} cells"
         )
         self.noise = "one training"
         self._store = QueryStore(store, _settings(images, recipe, seed))

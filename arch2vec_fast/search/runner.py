@@ -285,7 +285,10 @@ def _describe(
         "reward": benchmark.reward,
         "noise": getattr(benchmark, "noise", None),
         "pool": len(benchmark.cells),
-        "ceiling": benchmark.ceiling._asdict(),
+        "ceiling": {  # files have no NaN
+            name: None if math.isnan(value) else value
+            for name, value in benchmark.ceiling._asdict().items()
+        },
         "budget": {"seconds": budget.seconds, "queries": budget.queries},
         "recipe_fields": recipe.to_dict(),
         "embeddings": source,

@@ -170,6 +170,8 @@ def test_ray_trains_side_by_side(stripes: ImageSet, tmp_path: Path) -> None:
         together = benchmark.query(np.arange(3), np.zeros(3, np.int64))
         with pytest.raises(ValueError, match="workers: 3 trainings at once, but the cluster has 2"):
             ray_workers(3)
+        with pytest.raises(ValueError, match=r"workers: 99 trainings .* the cluster has \d+ GPUs"):
+            ray_workers(99, device="cuda")
     finally:
         ray.shutdown()
     alone = bench(stripes, tmp_path / "t").query(np.arange(3), np.zeros(3, np.int64))
