@@ -108,8 +108,22 @@ def test_equal_searches_agree_and_others_are_told_apart(study: agreement.Study) 
     apart = agreement.compare(study, rows, better)
     assert apart["identical_searches"] == 0
     assert apart["by_seed"]["same_leading_queries"] == [3, 3, 3]
+    assert apart["parted_by_equal_embeddings"] == 0
     assert apart["final"]["validation"]["difference"]["mean"] > 0
     assert apart["regret_over_time"]["validation"]["ours"][-1] == 0
+
+
+def test_a_tie_that_parts_searches_is_told_and_can_be_removed(study: agreement.Study) -> None:
+    study.embeddings.vectors[5] = study.embeddings.vectors[6]
+    first = {seed: [1, 5, 9] for seed in study.seeds}
+    second = {**first, 1: [1, 6, 4], 2: [1]}
+    found = agreement.compare(study, first, second)
+    assert found["parted_by_equal_embeddings"] == 1
+    assert found["by_seed"]["distance_where_parted"] == [None, 0.0, None]
+    moved = agreement.untied(study.embeddings)
+    assert len(np.unique(moved.vectors, axis=0)) == len(moved)
+    assert np.allclose(moved.vectors, study.embeddings.vectors, atol=0.01)
+    assert moved.metadata["untied"]
 
 
 def test_incumbents_hold_from_the_end_of_their_query(study: agreement.Study) -> None:

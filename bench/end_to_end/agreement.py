@@ -13,6 +13,10 @@ Tables come from --data, default $ARCH2VEC_DATA.
 The authors' programs take minutes a seed, so their queries are appended to FILE's neighbour
 `.jsonl` as each seed ends, and seeds that stand there are not run again: without --reference those
 alone are compared. A row of FILE is replaced when its study is compared again.
+
+Cells of one embedding are at one distance from everything: which of them a search takes is an
+accident of sorting, and from there on two searches go apart. `by_seed` has the distance between the
+embeddings where the searches part; `--untied` moves every embedding a little, the same for both.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ from bench.contenders import authors
 from bench.environment import describe
 
 _TIMES = 40  # at which the regret curves are compared
+_UNTIED = 1e-3  # how far `--untied` moves embeddings, in their standard deviations
 
 
 class Study(NamedTuple):
@@ -119,6 +124,23 @@ def leading(first: list[int], second: list[int]) -> int:
     return next(differ, min(len(first), len(second)))
 
 
+def parting(
+    vectors: NDArray[np.float32], first: list[int], second: list[int], at: int
+) -> float | None:
+    """Distance between the embeddings asked for at query `at`; None where one search has ended."""
+    if at >= min(len(first), len(second)):
+        return None
+    return float(np.linalg.norm(vectors[first[at]] - vectors[second[at]]))
+
+
+def untied(table: EmbeddingTable) -> EmbeddingTable:
+    """Embeddings no two of which are equal, each a thousandth of their spread from its place."""
+    noise = np.random.default_rng(0).standard_normal(table.vectors.shape, np.float32)
+    moved = table.vectors + np.float32(_UNTIED) * table.vectors.std() * noise
+    metadata = {**table.metadata, "untied": f"{_UNTIED:g}"}
+    return EmbeddingTable(vectors=moved, cells=table.cells, metadata=metadata)
+
+
 class Curve:
     """The incumbents of one search: best validation accuracy so far, the first wins ties."""
 
@@ -152,6 +174,10 @@ def compare(
         for side, rows in (("authors", theirs), ("ours", ours))
     }
     same = [leading(theirs[seed], ours[seed]) for seed in seeds]
+    gaps = [
+        parting(study.embeddings.vectors, theirs[seed], ours[seed], at)
+        for seed, at in zip(seeds, same, strict=True)
+    ]
     identical = [theirs[seed] == ours[seed] for seed in seeds]
     final = {
         name: {
@@ -167,6 +193,7 @@ def compare(
             "most": max(same),
         },
         "identical_searches": sum(identical),
+        "parted_by_equal_embeddings": sum(gap == 0 for gap in gaps),
         "final": {
             name: {
                 **{side: moments(values) for side, values in both.items()},
@@ -178,6 +205,7 @@ def compare(
         "by_seed": {
             "seed": seeds,
             "same_leading_queries": same,
+            "distance_where_parted": gaps,
             **{
                 side: {
                     "queries": [len(rows[seed]) for seed in seeds],
@@ -251,12 +279,15 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["arch2vec-rl", "arch2vec-bo"])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=12_000.0, help="budget of a search")
+    parser.add_argument("--untied", action="store_true", help="no two embeddings equal")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     table = benchmarks.get(given.benchmark, data=given.data)
     vectors = align(EmbeddingTable.load(given.embeddings), table)
+    if given.untied:
+        vectors = untied(vectors)
     document: dict[str, Any] = {"name": "agreement of searches", "rows": []}
     if given.out.exists():
         document = json.loads(given.out.read_text())
@@ -274,8 +305,9 @@ def _measure(study: Study, kept: Path, reference: Path | None, threads: int) -> 
     if len(theirs) < 2:
         raise SystemExit(f"{kept}: holds {len(theirs)} seeds of {study.method}; pass --reference")
     trace, ours = our_queries(study, sorted(theirs))
+    ties = ", no two embeddings equal" if "untied" in study.embeddings.metadata else ""
     return {
-        "work": f"{study.method}, released, on {study.benchmark.name}",
+        "work": f"{study.method}, released, on {study.benchmark.name}{ties}",
         "reward": study.benchmark.reward,
         "budget": trace.metadata["budget"],
         "embeddings": trace.metadata["embeddings"],
