@@ -23,20 +23,24 @@ import torch
 from arch2vec_fast import benchmarks
 from arch2vec_fast.embeddings import EmbeddingTable
 from arch2vec_fast.search import search
+from arch2vec_fast.search.trace import Trace
 from bench.environment import describe
 
 
 def measure(
-    benchmark: str, method: str, recipe: str, embeddings: EmbeddingTable, **options: Any
+    benchmark: str,
+    method: str,
+    recipe: str,
+    embeddings: EmbeddingTable,
+    at: tuple[int, ...] = (),
+    **options: Any,
 ) -> dict[str, Any]:
-    """One study: its seconds, and validation, test and regret of the picks, mean and deviation."""
+    """One study: its seconds, and what was found by its end and after `at` queries."""
     table = benchmarks.get(benchmark)
     began = time.perf_counter()
     trace = search(table, method, recipe=recipe, embeddings=embeddings, **options)
     seconds = time.perf_counter() - began
     last = [rows.stop - 1 for _, rows in trace.searches()]
-    best_test = [float(np.nanmax(trace["test"][rows])) for _, rows in trace.searches()]
-    found = {name: trace[name][last] for name in ("incumbent", "incumbent_test", "regret")}
     return {
         "work": f"{method}, {recipe}, on {benchmark}",
         "reward": table.reward,
@@ -47,10 +51,22 @@ def measure(
         "threads": torch.get_num_threads(),
         "seconds": round(seconds, 2),
         "ceiling": table.ceiling._asdict(),
-        **{name: _spread(values) for name, values in found.items()},
-        "best_test_seen": _spread(np.array(best_test)),
+        **_found(trace),
+        "after": {str(queries): _found(trace, queries) for queries in at},
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
+
+
+def _found(trace: Trace, queries: int | None = None) -> dict[str, dict[str, float]]:
+    """Of all searches, after so many queries: what their picks are worth, mean and deviation."""
+    spans = [
+        slice(rows.start, rows.stop if queries is None else min(rows.stop, rows.start + queries))
+        for _, rows in trace.searches()
+    ]
+    last = [rows.stop - 1 for rows in spans]
+    found = {name: trace[name][last] for name in ("incumbent", "incumbent_test", "regret")}
+    found["best_test_seen"] = np.array([np.nanmax(trace["test"][rows]) for rows in spans])
+    return {name: _spread(values) for name, values in found.items()}
 
 
 def _spread(values: np.ndarray[Any, Any]) -> dict[str, float]:
@@ -68,6 +84,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--queries", type=int)
+    parser.add_argument("--at", type=int, nargs="*", default=[], help="also after so many queries")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
@@ -85,6 +102,7 @@ def main() -> None:
                 method,
                 recipe,
                 EmbeddingTable.load(given.embeddings),
+                tuple(given.at),
                 seeds=range(given.first_seed, given.first_seed + given.seeds),
                 seconds=seconds,
                 queries=given.queries,
