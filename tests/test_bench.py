@@ -12,6 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import compare, results_file, roofline, table
+from bench.contenders.darts_step import Task, our_step, released_step
+from bench.gpu import darts_step
 from bench.harness import OURS, Turns
 from bench.limits import share
 
@@ -119,3 +121,35 @@ def test_documents_show_the_committed_measurements(document: str, goals: bool) -
 def test_a_document_without_markers_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^document: lacks the lines"):
         table.insert("nothing", "file", "text")
+
+
+class Once:
+    """A `gpu.report.Report` that runs each contender once and times nothing."""
+
+    def __init__(self) -> None:
+        self.losses: dict[str, float] = {}
+
+    def race(self, name: str, contenders: dict[str, Any], **_: object) -> None:
+        for label, step in contenders.items():
+            if step is not None:
+                self.losses[label] = float(step()[0])
+
+
+def test_ways_of_computing_a_darts_step_learn_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = Task(channels=8, layers=3, batch=4, auxiliary=True, drop_path=0.2)
+    monkeypatch.setattr(darts_step, "FINAL", tiny)
+    monkeypatch.delenv("REFERENCE", raising=False)
+    report = Once()
+    darts_step.eager(report)  # type: ignore[arg-type]
+    assert set(report.losses) == {OURS, "contiguous", "bf16", "bf16, contiguous"}
+    for label, loss in report.losses.items():
+        assert loss == pytest.approx(report.losses[OURS], rel=0.05 if "bf16" in label else 1e-4)
+
+
+def test_a_darts_step_learns_and_needs_a_clone_for_its_rival(tmp_path: Path) -> None:
+    task = Task(channels=8, layers=3, batch=8)
+    step = our_step(task)
+    losses = [float(step()[0]) for _ in range(4)]  # type: ignore[index]
+    assert losses == sorted(losses, reverse=True)
+    with pytest.raises(ValueError, match="is no clone of MSU-MLSys-Lab/arch2vec"):
+        released_step(task, tmp_path)
