@@ -20,7 +20,7 @@ PYTEST_ARGS ?=
 BUILD_TOOLS := "setuptools>=77" "cmake>=3.25" ninja "pybind11>=2.13"
 NATIVE := pyproject.toml setup.py CMakeLists.txt $(wildcard _build/*.py cmake/* csrc/*.cpp $(addprefix csrc/*/*,.cpp .h .cu .cuh))
 
-.PHONY: help demo table1 table2 table3 test gpu-check bench bench-quick lint format clean
+.PHONY: help demo table1 table2 table3 table4 test gpu-check bench bench-quick lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -37,6 +37,9 @@ table2: $(VENV)/installed  ## Table 2, searches of NAS-Bench-101 (ARCH2VEC_DATA)
 
 table3: $(VENV)/installed  ## Table 3, searches of NAS-Bench-201 on three data sets: an hour or more, resumable
 	$(BIN)/arch2vec-fast table3 --out table3
+
+table4: $(VENV)/darts-tools  ## Table 4, the DARTS space, at a laptop's scale: half an hour, resumable
+	$(BIN)/arch2vec-fast table4 --out table4
 
 test: $(VENV)/test-tools  ## the whole test suite (ARCH2VEC_DATA names the folder of benchmark tables)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
@@ -86,6 +89,10 @@ $(VENV)/demo-table: $(VENV)/installed
 # The extras of what is installed already: nothing is built again and the package is not looked for elsewhere.
 $(VENV)/test-tools: $(VENV)/installed
 	$(PIP) install -q 'arch2vec-fast[test]'
+	@touch $@
+
+$(VENV)/darts-tools: $(VENV)/installed
+	$(PIP) install -q 'arch2vec-fast[darts]'
 	@touch $@
 
 $(VENV)/bench-tools: $(VENV)/installed

@@ -64,9 +64,11 @@ class Study:
     @cached_property
     def label(self) -> str:
         """What sets its numbers apart from others', short: "12-epoch reward" or "30,001 cells"."""
+        pool = self.metadata.get("pool")
+        if self.benchmark == "darts-nb301":
+            return f"surrogate, {pool:,} cells"
         if self.sees_test:
             return "test accuracy as reward"
-        pool = self.metadata.get("pool")
         whole = _SPACE_CELLS.get(str(self.metadata.get("space")), 0)
         if isinstance(pool, int) and pool < whole:
             return f"{pool:,} cells"

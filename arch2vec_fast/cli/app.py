@@ -11,6 +11,7 @@ import typer
 
 from arch2vec_fast.cli.benchmarks import import_app
 from arch2vec_fast.cli.darts import darts_app
+from arch2vec_fast.cli.darts_commands import table4, transfer
 
 app = typer.Typer(
     name="arch2vec-fast",
@@ -547,6 +548,10 @@ def table3(
         device=device,
         as_json=json,
     )
+
+
+app.command()(table4)
+app.command()(transfer)
 
 
 @app.command()

@@ -26,25 +26,6 @@ darts_app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-_PUBLISHED = {
-    "arch2vec_bo": (
-        "1:sep_conv_5x5|0:max_pool_3x3|0:skip_connect|1:dil_conv_3x3"
-        "|1:sep_conv_5x5|0:sep_conv_3x3|2:dil_conv_5x5|0:sep_conv_3x3",
-        None,
-    ),
-    "arch2vec_rl": (
-        "0:sep_conv_3x3|1:dil_conv_3x3|0:max_pool_3x3|1:dil_conv_3x3"
-        "|0:skip_connect|1:sep_conv_3x3|1:dil_conv_5x5|0:sep_conv_3x3",
-        None,
-    ),
-    "DARTS": (
-        "0:sep_conv_3x3|1:sep_conv_3x3|0:sep_conv_3x3|1:sep_conv_3x3"
-        "|1:sep_conv_3x3|0:skip_connect|0:skip_connect|2:dil_conv_3x3",
-        "0:max_pool_3x3|1:max_pool_3x3|2:skip_connect|1:max_pool_3x3"
-        "|0:max_pool_3x3|2:skip_connect|2:skip_connect|1:max_pool_3x3",
-    ),
-}
-
 GenotypeText = Annotated[
     str,
     typer.Argument(
@@ -58,17 +39,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and 
 
 def read_genotype(text: str) -> Genotype:
     """A genotype by name or in one of its two spellings; text is parsed, never evaluated."""
+    from arch2vec_fast.darts import published
     from arch2vec_fast.spaces.darts import Genotype
 
-    if text in _PUBLISHED:
-        return Genotype.from_items(*_PUBLISHED[text])
+    if text in published.genotypes():
+        return published.genotype(text)
     if "(" in text:
         return Genotype.parse(text)
     if ":" in text:
         return Genotype.from_items(text)
     raise ValueError(
-        f"genotype: {text!r:.60} is none; give {', '.join(_PUBLISHED)}, Genotype(normal=[...]) or "
-        "0:sep_conv_3x3|1:skip_connect|..."
+        f"genotype: {text!r:.60} is none; give {', '.join(published.genotypes())}, "
+        "Genotype(normal=[...]) or 0:sep_conv_3x3|1:skip_connect|..."
     )
 
 

@@ -17,6 +17,7 @@ from arch2vec_fast.cli.console import people, percent, write_document
 
 if TYPE_CHECKING:
     from arch2vec_fast.benchmarks import Benchmark
+    from arch2vec_fast.darts.trained import Workers
     from arch2vec_fast.embeddings import EmbeddingTable
 
 
@@ -54,6 +55,7 @@ def search_command(
     """Search, then say what was found beside what could be found."""
     from arch2vec_fast import benchmarks
     from arch2vec_fast.cli.commands import check_writable
+    from arch2vec_fast.darts.trained import TrainingError
     from arch2vec_fast.embeddings import EmbeddingTable
     from arch2vec_fast.search import SearchRecipe, methods, search
 
@@ -91,6 +93,8 @@ def search_command(
             soft_wrap=True,
         )
         raise typer.Exit(130) from None
+    except TrainingError as error:
+        raise ValueError(str(error)) from None
     last = np.array([rows.stop - 1 for _, rows in trace.searches()])
     document = {
         "benchmark": benchmark.name,
@@ -128,22 +132,25 @@ def _trained(trainings: Trainings, embeddings: EmbeddingTable | None, device: st
     """The DARTS space with real training; the pool is that of the embeddings, if there are any."""
     from arch2vec_fast.benchmarks.nasbench301 import pool
     from arch2vec_fast.cli.darts import choose_recipe, read_images
-    from arch2vec_fast.darts.ray_workers import ray_workers
     from arch2vec_fast.darts.trained import TrainedBenchmark
 
-    several = trainings.workers != 1 or trainings.ray_address is not None
     return TrainedBenchmark(
         pool() if embeddings is None else embeddings.cells,
         read_images(trainings.images),
         choose_recipe(trainings.recipe, **trainings.instead),
         store=trainings.store,
         device=device,
-        workers=(
-            ray_workers(trainings.workers, address=trainings.ray_address, device=device)
-            if several
-            else None
-        ),
+        workers=workers_of(trainings.workers, trainings.ray_address, device),
     )
+
+
+def workers_of(count: int, ray_address: str | None, device: str) -> Workers | None:
+    """Trainings through Ray; None where one at a time, in this process, is asked for."""
+    from arch2vec_fast.darts.ray_workers import ray_workers
+
+    if count == 1 and ray_address is None:
+        return None
+    return ray_workers(count, address=ray_address, device=device)
 
 
 def _print(document: dict[str, Any]) -> None:

@@ -30,9 +30,13 @@ from arch2vec_fast.darts.train import TrainResult, train
 from arch2vec_fast.spaces import CellBatch
 from arch2vec_fast.spaces.darts import Darts, Genotype
 
-__all__ = ["Job", "TrainedBenchmark", "Workers", "train_here"]
+__all__ = ["Job", "TrainedBenchmark", "TrainingError", "Workers", "train_here"]
 
 _ATTEMPTS = 3
+
+
+class TrainingError(RuntimeError):
+    """A training that was wanted ended without a result; the message says which, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,10 @@ class Job:
     cell: str
     """Canonical code, hexadecimal: the key in the store."""
     genotype: Genotype
+    out: Path | None = None
+    """Where to keep the training, resumable; None: nowhere, its answer is all that is wanted."""
+    seed: int | None = None
+    """Instead of the workers' seed."""
 
 
 Outcome = tuple[Job, TrainResult | str]
@@ -67,11 +75,11 @@ def train_job(
     job: Job, images: ImageSet, recipe: TrainRecipe, seed: int, device: str | torch.device
 ) -> TrainResult | str:
     """Train one network; what goes wrong with it becomes the reason, in one line."""
+    seed = seed if job.seed is None else job.seed
     with tempfile.TemporaryDirectory(prefix="arch2vec-query-") as folder:
+        out = Path(folder) / "run" if job.out is None else job.out
         try:
-            return train(
-                job.genotype, images, recipe, out=Path(folder) / "run", seed=seed, device=device
-            )
+            return train(job.genotype, images, recipe, out=out, seed=seed, device=device)
         except (ArithmeticError, RuntimeError, OSError) as error:
             return " ".join(f"{type(error).__name__}: {error}".split())
 
@@ -105,11 +113,7 @@ class TrainedBenchmark:
         device: str | torch.device = "cpu",
         workers: Workers | None = None,
     ) -> None:
-        if recipe.validation_fraction <= 0:
-            raise ValueError(
-                f"recipe: {recipe.name} holds out no images, so there is no reward; "
-                "choose query or small"
-            )
+        check_holds_out(recipe)
         self.space = Darts()
         self.cells = cells
         self.images, self.recipe, self.seed = images, recipe, seed
@@ -154,7 +158,7 @@ class TrainedBenchmark:
         while open_keys := [key for key in row_of if not self._is_done(key)]:
             if attempts == _ATTEMPTS:
                 kept = self._store.get(open_keys[0])
-                raise RuntimeError(
+                raise TrainingError(
                     f"query: training {self._job(row_of[open_keys[0]]).genotype} failed "
                     f"{attempts} times ({kept.error if kept else ''}); finished queries are kept"
                 )
@@ -196,6 +200,15 @@ class TrainedBenchmark:
     def _job(self, row: int) -> Job:
         genotype = self.space.to_genotypes(self.cells[row : row + 1])[0]
         return Job(cell=self._keys[row], genotype=genotype)
+
+
+def check_holds_out(recipe: TrainRecipe) -> None:
+    """ValueError for a recipe whose trainings have no reward."""
+    if recipe.validation_fraction <= 0:
+        raise ValueError(
+            f"recipe: {recipe.name} holds out no images, so there is no reward; "
+            "choose query or small"
+        )
 
 
 def _here(device: str | torch.device) -> Workers:

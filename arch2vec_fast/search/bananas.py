@@ -21,7 +21,7 @@ from torch import Tensor
 from arch2vec_fast import functional
 from arch2vec_fast._reference_dngo import split_parameters
 from arch2vec_fast.search.base import Proposals, SearchProblem
-from arch2vec_fast.search.evolution import pool_neighbours
+from arch2vec_fast.search.neighbours import PoolNeighbours
 from arch2vec_fast.search.observations import Batch, Observations, for_each, initial_rows
 from arch2vec_fast.search.path_encoding import path_encoding
 
@@ -48,6 +48,7 @@ class Bananas:
 
     def __init__(self, problem: SearchProblem) -> None:
         self._benchmark = problem.benchmark
+        self._neighbours = PoolNeighbours(problem.benchmark)
         self._recipe = problem.recipe
         self._seeds = problem.seeds
         self._device = torch.device(problem.device)
@@ -96,7 +97,7 @@ class Bananas:
         """Unvisited rows to choose among, for each search: near its best cells, and anywhere."""
         best = np.argsort(-batch.rewards, axis=1, kind="stable")[:, :_PARENTS]
         parents = np.take_along_axis(batch.rows, best, 1)
-        near = pool_neighbours(self._benchmark, parents.ravel())
+        near = self._neighbours.of(parents.ravel())
         pool = len(self._benchmark.cells)
         candidates = []
         for place, (search, visited) in enumerate(zip(batch.searches, batch.rows, strict=True)):

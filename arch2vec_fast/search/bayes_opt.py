@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from arch2vec_fast.search.base import Proposals, SearchProblem
 from arch2vec_fast.search.candidates import Candidates
 from arch2vec_fast.search.gp_search import GpSearch
+from arch2vec_fast.search.neighbours import one_hot_encoding
 from arch2vec_fast.search.observations import (
     Batch,
     Observations,
@@ -28,7 +29,6 @@ from arch2vec_fast.search.observations import (
 )
 from arch2vec_fast.search.recipes import SearchRecipe
 from arch2vec_fast.search.released import ReleasedDraws, released_order
-from arch2vec_fast.spaces import CellBatch
 from arch2vec_fast.surrogates.dngo import DNGO, DngoRecipe
 
 __all__ = ["DngoSearch", "arch2vec_bo", "discrete_bo", "one_hot_encoding"]
@@ -53,19 +53,6 @@ def arch2vec_bo(problem: SearchProblem) -> DngoSearch | GpSearch:
 def discrete_bo(problem: SearchProblem) -> DngoSearch:
     """`bo`: the paper's discrete baseline, DNGO over one-hot cells."""
     return DngoSearch(problem, one_hot_encoding(problem.benchmark.cells))
-
-
-def one_hot_encoding(cells: CellBatch) -> NDArray[np.float32]:
-    """Upper triangle of the adjacency and one-hot operations of each cell, flattened [Q, D].
-
-    Entries that all cells share are left out: NAS-Bench-201 keeps the 30 that tell the operations
-    of its six edges apart.
-    """
-    adjacency, node_ops = cells.to_dense(one_hot=True)
-    upper = adjacency[:, *np.triu_indices(adjacency.shape[1], 1)]
-    flat = np.concatenate([upper, node_ops.reshape(len(cells), -1)], 1)
-    varies = (flat != flat[:1]).any(0)
-    return flat[:, varies].astype(np.float32)
 
 
 class DngoSearch:

@@ -8,11 +8,11 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from arch2vec_fast.benchmarks.base import Benchmark
 from arch2vec_fast.search.base import Proposals, SearchProblem
+from arch2vec_fast.search.neighbours import PoolNeighbours
 from arch2vec_fast.search.random_search import distinct_rows
 
-__all__ = ["RegularizedEvolution", "pool_neighbours"]
+__all__ = ["RegularizedEvolution"]
 
 
 class RegularizedEvolution:
@@ -20,12 +20,13 @@ class RegularizedEvolution:
 
     First `population` random cells. Then, one at a time: `tournament` members are drawn with
     replacement, the best of them is changed by one edit, queried, and takes the place of the
-    oldest. Edits lead to neighbours in the pool; from a cell without any, to a random cell. Cells
-    may come again, and then cost again, as published.
+    oldest. Edits lead to neighbours in the pool (`PoolNeighbours`). Cells may come again, and then
+    cost again, as published.
     """
 
     def __init__(self, problem: SearchProblem) -> None:
-        self._benchmark = problem.benchmark
+        self._size = len(problem.benchmark.cells)
+        self._neighbours = PoolNeighbours(problem.benchmark)
         self._recipe = problem.recipe
         self._generators = problem.generators("evolution")
         self._populations: list[deque[tuple[int, float]]] = [
@@ -36,15 +37,14 @@ class RegularizedEvolution:
     def ask(self, active: NDArray[np.bool_]) -> Proposals:
         if not self._started:
             self._started = True
-            count, size = self._recipe.population, len(self._benchmark.cells)
-            return Proposals(distinct_rows(self._generators, size, count))
+            count = self._recipe.population
+            return Proposals(distinct_rows(self._generators, self._size, count))
         searches = np.flatnonzero(active).tolist()
         parents = np.array([self._parent(search) for search in searches], np.int64)
         children = np.full((len(active), 1), -1, np.int64)
-        for search, options in zip(searches, pool_neighbours(self._benchmark, parents)):
+        for search, parent, options in zip(searches, parents, self._neighbours.of(parents)):
             generator = self._generators[search]
-            chosen = generator.choice(options) if len(options) else self._anywhere(generator)
-            children[search] = chosen
+            children[search] = generator.choice(options) if len(options) else parent
         return Proposals(children)
 
     def tell(self, rows: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
@@ -57,16 +57,3 @@ class RegularizedEvolution:
         population = self._populations[search]
         drawn = self._generators[search].integers(len(population), size=self._recipe.tournament)
         return max((population[member] for member in drawn), key=lambda member: member[1])[0]
-
-    def _anywhere(self, generator: np.random.Generator) -> int:
-        return int(generator.integers(len(self._benchmark.cells)))
-
-
-def pool_neighbours(benchmark: Benchmark, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Rows of the pool that are one edit away from each of `rows` [n], without itself."""
-    neighbours, owner = benchmark.space.neighbours(benchmark.cells[rows])
-    found = benchmark.find(neighbours)
-    kept = (found >= 0) & (found != rows[owner])
-    found, owner = found[kept], owner[kept]
-    bounds = np.searchsorted(owner, np.arange(len(rows) + 1))
-    return [np.unique(found[low:high]) for low, high in zip(bounds, bounds[1:])]

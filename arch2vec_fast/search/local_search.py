@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arch2vec_fast.search.base import Proposals, SearchProblem
-from arch2vec_fast.search.evolution import pool_neighbours
+from arch2vec_fast.search.neighbours import PoolNeighbours
 from arch2vec_fast.search.random_search import Shuffle
 
 __all__ = ["LocalSearch"]
@@ -16,11 +16,11 @@ __all__ = ["LocalSearch"]
 class LocalSearch:
     """Query all neighbours, move to the best if it is better, else start anew at a random cell.
 
-    Cells already known are not queried again. A neighbour is a cell of the pool one edit away.
+    Cells already known are not queried again. What a neighbour is, `PoolNeighbours` says.
     """
 
     def __init__(self, problem: SearchProblem) -> None:
-        self._benchmark = problem.benchmark
+        self._neighbours = PoolNeighbours(problem.benchmark)
         generators = problem.generators("local")
         size = len(problem.benchmark.cells)
         self._restarts = [Shuffle(size, generator) for generator in generators]
@@ -33,7 +33,7 @@ class LocalSearch:
         climbing = [search for search in np.flatnonzero(active).tolist() if self._advance(search)]
         while climbing:
             at = np.array([self._climbs[search] for search in climbing], np.int64)
-            for search, options in zip(climbing, pool_neighbours(self._benchmark, at)):
+            for search, options in zip(climbing, self._neighbours.of(at)):
                 self._around[search] = around = options.tolist()
                 asked[search] = [row for row in around if row not in self._known[search]]
             # Where all around is known there is nothing to query: go on at once.

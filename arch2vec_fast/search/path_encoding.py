@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Path encoding: which sequences of operations lead from a cell's input to its output.
 
-A path is the operations of the inner nodes it passes, in order; a cell is the set of its paths. A
-sequence is a number in bijective base K (1 for the first operation, K for the last; 0 for the edge
-from input to output), so shorter sequences come first and truncation keeps the shortest, which are
-the likely ones. One pass over the nodes carries, for all cells at once, the set of sequences that
-reach a node.
+A path is its input and the operations of the inner nodes it passes, in order; a cell is the set of
+its paths. A sequence of operations is a number in bijective base K (1 for the first operation, K
+for the last; 0 for the edge from input to output), so shorter sequences come first and truncation
+keeps the shortest, which are the likely ones. One pass over the nodes carries, for all cells at
+once, the set of sequences that reach a node.
 
 Source: White et al., "BANANAS", AAAI 2021, section 4.
 """
@@ -22,31 +22,31 @@ __all__ = ["num_paths", "path_encoding"]
 _CHUNK = 1 << 13
 
 
-def num_paths(space: CellSpace, limit: int = 2048) -> int:
-    """P: sequences up to the greatest length of which no more than `limit` exist.
+def num_paths(space: CellSpace, limit: int = 1024) -> int:
+    """P: paths up to the greatest length of which no more than `limit` exist.
 
     >>> from arch2vec_fast import spaces
-    >>> [num_paths(spaces.get(name)) for name in ("nasbench101", "nasbench201")]
-    [364, 781]
+    >>> [num_paths(spaces.get(name)) for name in ("nasbench101", "nasbench201", "darts")]
+    [364, 781, 146]
     """
-    alphabet = len(_symbols(space))
+    alphabet, inputs = len(_symbols(space)), max(1, len(space.input_ops))
     total, longest = 1, 1
-    for _ in range(_longest(space)):
+    for _ in range(space.layout.num_nodes - len(space.input_ops) - 1):
         longest *= alphabet
-        if total + longest > limit:
+        if (total + longest) * inputs > limit:
             break
         total += longest
-    return total
+    return total * inputs
 
 
 def path_encoding(
-    cells: CellBatch, space: CellSpace, *, limit: int = 2048, chunk_size: int = _CHUNK
+    cells: CellBatch, space: CellSpace, *, limit: int = 1024, chunk_size: int = _CHUNK
 ) -> NDArray[np.bool_]:
     """Whether each cell has each path, bool [B, P] with P = `num_paths(space, limit)`.
 
-    Symbols are the operations of inner nodes in the order of `space.op_names`; where a space has
-    several inputs, those too: a path then starts with its input. Longer paths are left out. Memory
-    beyond the result: N P `chunk_size` bytes. About 5 us a cell of NAS-Bench-101.
+    The operations of inner nodes are in the order of `space.op_names`; of a space with several
+    inputs the paths from the first come first. Longer paths are left out. Memory beyond the
+    result: N P `chunk_size` bytes. About 5 us a cell of NAS-Bench-101.
 
     Raises ValueError for cells of another space.
 
@@ -72,38 +72,33 @@ def _encode(cells: CellBatch, space: CellSpace, size: int) -> NDArray[np.bool_]:
     count, nodes = node_ops.shape
     inputs, output = len(space.input_ops), len(space.op_names) - 1
     symbols = _symbols(space)
-    reached = np.zeros((nodes, count, size), np.bool_)  # sequences that end at a node, it included
-    found = np.zeros((count, size), np.bool_)
+    # Sequences that end at a node, it included, by the input where they begin.
+    starts = max(1, inputs)
+    reached = np.zeros((nodes, count, starts, size // starts), np.bool_)
+    found = np.zeros(reached.shape[1:], np.bool_)
     for node in range(nodes):
-        arriving = np.zeros((count, size), np.bool_)
+        arriving = np.zeros_like(found)
         for source in range(node):
-            arriving |= reached[source] & edges[:, source, node, None]
+            arriving |= reached[source] & edges[:, source, node, None, None]
         for op in np.unique(node_ops[:, node]):
             of_op = np.flatnonzero(node_ops[:, node] == op)
             if op == output:
                 found[of_op] |= arriving[of_op]
             elif 0 <= op < inputs:
-                reached[node, of_op, symbols.index(op) + 1 if inputs > 1 else 0] = True
+                reached[node, of_op, op, 0] = True
             elif op in symbols:
                 reached[node, of_op] = _append(arriving[of_op], symbols.index(op), len(symbols))
-    return found
+    return found.reshape(count, size)
 
 
 def _append(sequences: NDArray[np.bool_], symbol: int, alphabet: int) -> NDArray[np.bool_]:
-    """The sets of sequences [n, P] with one more symbol at the end of each sequence."""
+    """The sets of sequences [n, I, T] with one more symbol at the end of each sequence."""
     longer = np.zeros_like(sequences)
-    places = longer[:, symbol + 1 :: alphabet]
-    places[:] = sequences[:, : places.shape[1]]
+    places = longer[..., symbol + 1 :: alphabet]
+    places[:] = sequences[..., : places.shape[-1]]
     return longer
 
 
 def _symbols(space: CellSpace) -> list[int]:
     """The operation types that paths are made of."""
-    first = 0 if len(space.input_ops) > 1 else len(space.input_ops)
-    return list(range(first, len(space.op_names) - 1))
-
-
-def _longest(space: CellSpace) -> int:
-    """Symbols of the longest path that could be."""
-    several = len(space.input_ops) > 1
-    return space.layout.num_nodes - len(space.input_ops) - 1 + several
+    return list(range(len(space.input_ops), len(space.op_names) - 1))

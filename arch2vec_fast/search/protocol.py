@@ -13,7 +13,7 @@ Source: Yan et al. 2020, section 4.2.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +34,7 @@ __all__ = [
     "embed_pool",
     "find_nasbench101",
     "readout_for",
+    "run_job",
     "run_jobs",
     "table2_jobs",
     "table3_jobs",
@@ -183,11 +184,13 @@ class Encoder:
 
     folder: where the run and the embeddings are kept. run: a finished pretraining to use instead;
     without one, the space is pretrained there first with `recipe`, resuming what was interrupted.
+    limit: cells to pretrain on; default the whole space, of DARTS 600,000.
     """
 
     folder: Path
     run: Path | None = None
     recipe: str = "best"
+    limit: int | None = None
     seed: int = 0
     device: str = "cpu"
     progress: bool = False
@@ -198,12 +201,14 @@ class Encoder:
         path = self.folder / f"{benchmark.name}-{readout}.safetensors"
         name = str(path)
         if name not in self._tables:
-            if not path.exists():
+            kept = EmbeddingTable.load(path) if path.exists() else None
+            if kept is None or kept.cells != benchmark.cells:  # of another pool: made anew
                 self.folder.mkdir(parents=True, exist_ok=True)
                 run, device = self._trained(benchmark), self.device
                 made = embed_pool(run, benchmark, readout, device=device, progress=self.progress)
                 made.save(path)
-            self._tables[name] = EmbeddingTable.load(path)
+                kept = EmbeddingTable.load(path)
+            self._tables[name] = kept
         return self._tables[name]
 
     def _trained(self, benchmark: Benchmark) -> Run:
@@ -214,6 +219,7 @@ class Encoder:
             benchmark.space,
             self.recipe,
             folder,
+            limit=self.limit,
             seed=self.seed,
             device=self.device,
             resume=is_run(folder),
@@ -250,28 +256,41 @@ def run_jobs(
             on_skip(job, "needs several training lengths, and there is one")
             continue
         on_start(job, benchmark)
-        queries = job.queries
         if job.like is not None:
             queries = round(made.get((job.like, job.method, job.recipe), _QUERIES_201))
-        recipe = SearchRecipe.get(job.recipe, benchmark.space.name)
-        table = None
-        if method.needs_embeddings:
-            table = encoder.table(benchmark, readout_for(job.method, recipe))
+            job = replace(job, queries=queries, like=None)
         try:
-            trace = search(
-                benchmark,
-                job.method,
-                seeds=range(seeds),
-                seconds=job.seconds,
-                queries=queries,
-                recipe=recipe,
-                embeddings=table,
-                device=encoder.device,
-                out=out / job.name,
-                progress=progress,
-            )
+            trace = run_job(job, benchmark, out, encoder, seeds=range(seeds), progress=progress)
         except ImportError as error:  # hours of other studies do not end for a missing package
             on_skip(job, str(error))
             continue
         made[job.benchmark, job.method, job.recipe] = len(trace) / len(trace.seeds)
         yield trace
+
+
+def run_job(
+    job: Job,
+    benchmark: Benchmark,
+    out: Path,
+    encoder: Encoder,
+    *,
+    seeds: Sequence[int] | range,
+    progress: bool = False,
+) -> Trace:
+    """One study in `out`/`job.name`, in the embeddings of `encoder` where its method needs some."""
+    recipe = SearchRecipe.get(job.recipe, benchmark.space.name)
+    table = None
+    if methods.get(job.method).needs_embeddings:
+        table = encoder.table(benchmark, readout_for(job.method, recipe))
+    return search(
+        benchmark,
+        job.method,
+        seeds=seeds,
+        seconds=job.seconds,
+        queries=job.queries,
+        recipe=recipe,
+        embeddings=table,
+        device=encoder.device,
+        out=out / job.name,
+        progress=progress,
+    )

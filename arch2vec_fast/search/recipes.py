@@ -110,8 +110,8 @@ class SearchRecipe:
     @classmethod
     def paper(cls, space: str | None = None) -> SearchRecipe:
         """What the paper says (section 4.2 and appendix), baselines as in their benchmarks."""
-        # NAS-Bench-201 searches are a tenth as long as NAS-Bench-101's, and so is its population.
-        if space == "nasbench201":
+        # These searches are a tenth as long as NAS-Bench-101's, and so is the population.
+        if space in ("nasbench201", "darts"):
             return cls(name="paper", population=10, tournament=3)
         return cls(name="paper")
 

@@ -18,23 +18,23 @@ def by_walking(cell: CellBatch, space: CellSpace, size: int) -> set[int]:
     """Numbers of all paths, found by following every edge."""
     adjacency, node_ops = (part[0] for part in cell.to_dense())
     inputs, output = len(space.input_ops), len(space.op_names) - 1
-    first = 0 if inputs > 1 else 1
-    alphabet = output - first
+    alphabet, block = output - inputs, size // inputs
     found = set()
 
-    def walk(node: int, number: int) -> None:
+    def walk(node: int, start: int, number: int) -> None:
         op = int(node_ops[node])
         if op == output:
-            found.add(number)
+            if number < block:
+                found.add(start * block + number)
             return
-        if op >= first:
-            number = number * alphabet + op - first + 1
+        if op >= inputs:
+            number = number * alphabet + op - inputs + 1
         for after in np.flatnonzero(adjacency[node]):
-            walk(int(after), number)
+            walk(int(after), start, number)
 
     for node in np.flatnonzero((node_ops >= 0) & (node_ops < inputs)):
-        walk(int(node), 0)
-    return {number for number in found if number < size}
+        walk(int(node), int(node_ops[node]), 0)
+    return found
 
 
 def test_hand_made_cells() -> None:
