@@ -244,7 +244,7 @@ def search(
         typer.Option(help="Directory.", show_default="searches/BENCHMARK/METHOD-RECIPE"),
     ] = None,
     images: Annotated[
-        str, typer.Option(help="darts: what to train on; see `darts train --data`.")
+        str, typer.Option(help="darts: what to train on, as `darts train --data` but in memory.")
     ] = "digits",
     training: Annotated[str, typer.Option(help="darts: small or query.")] = "small",
     epochs: Annotated[int | None, _INSTEAD] = None,

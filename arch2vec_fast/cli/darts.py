@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,10 +14,11 @@ from rich.markup import escape
 from arch2vec_fast.cli.console import people, percent, write_document
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from arch2vec_fast.darts.images import ImageSet
     from arch2vec_fast.darts.recipes import TrainRecipe
+    from arch2vec_fast.darts.source import ImageSource
     from arch2vec_fast.spaces.darts import Genotype
 
 darts_app = typer.Typer(
@@ -55,7 +57,7 @@ def read_genotype(text: str) -> Genotype:
 
 
 def read_images(text: str) -> ImageSet:
-    """The image set that NAME or NAME:PATH means."""
+    """The image set in memory that NAME or NAME:PATH means."""
     from arch2vec_fast.darts.images import load_images
 
     name, _, path = text.partition(":")
@@ -68,6 +70,20 @@ def choose_recipe(name: str, **instead: float | None) -> TrainRecipe:
 
     given = {field: value for field, value in instead.items() if value is not None}
     return replace(TrainRecipe.get(name), **given)  # type: ignore[arg-type]
+
+
+def open_images(text: str, workers: int | None) -> ImageSource:
+    """What to train on: an image set, or the folders of imagenet:PATH."""
+    name, _, path = text.partition(":")
+    if name != "imagenet":
+        if workers is not None:
+            raise ValueError(f"workers: {name} is held in memory; they decode imagenet:PATH alone")
+        return read_images(text)
+    from arch2vec_fast.darts.image_folders import open_folders
+
+    if not path:
+        raise ValueError("data: imagenet is read from files; say where they are, imagenet:PATH")
+    return open_folders(path, workers=workers)
 
 
 @darts_app.command()
@@ -149,6 +165,17 @@ def train(
     channels: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     layers: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     lr: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
+    validation_fraction: Annotated[
+        float | None,
+        typer.Option(help="Of the training images, held out and looked at after every epoch."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that decode imagenet:PATH; change no bit.",
+            show_default="one a core, 16 at most",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, order, crops, drop path.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     bf16: Annotated[bool, typer.Option("--bf16", help="Products in bfloat16 (autocast).")] = False,
@@ -162,13 +189,17 @@ def train(
 ) -> None:
     """Train the network of a genotype; the same command goes on with an interrupted training.
 
-    The test images are seen once, after the last epoch.
+    The test images are seen once, after the last epoch; of imagenet:PATH they are those of
+    PATH/val.
 
     Examples:
 
     arch2vec-fast darts train arch2vec_bo --data digits
 
     arch2vec-fast darts train DARTS --data cifar10:data/cifar-10-batches-py --recipe cifar10
+
+    arch2vec-fast darts train arch2vec_bo --data imagenet:data/imagenet --recipe imagenet
+    --device cuda --bf16 --validation-fraction 0.02
     """
     from arch2vec_fast.cli.commands import check_writable
     from arch2vec_fast.darts.train import Speed
@@ -182,22 +213,24 @@ def train(
         channels=channels,
         layers=layers,
         learning_rate=lr,
+        validation_fraction=validation_fraction,
     )
-    images = read_images(data)
+    images = open_images(data, workers)
     out = out or Path("trainings") / f"{recipe}-{seed}"
     check_writable(out, folder=True)
     try:
-        result = run(
-            parsed,
-            images,
-            chosen,
-            out=out,
-            seed=seed,
-            device=device,
-            speed=Speed(bf16=bf16, compile=compile),
-            progress=True,
-            on_epoch=_scalars(out) if tensorboard else None,
-        )
+        with _scalars(out, tensorboard) as on_epoch:
+            result = run(
+                parsed,
+                images,
+                chosen,
+                out=out,
+                seed=seed,
+                device=device,
+                speed=Speed(bf16=bf16, compile=compile),
+                progress=True,
+                on_epoch=on_epoch,
+            )
     except KeyboardInterrupt:
         people(stderr=True).print(
             f"\nStopped; finished epochs are kept in {escape(str(out))}. "
@@ -222,7 +255,9 @@ def train(
 
 @darts_app.command()
 def gradient(
-    data: Annotated[str, typer.Option(help="Images; see `darts train`.")] = "digits",
+    data: Annotated[
+        str, typer.Option(help="Images, as of `darts train` but for imagenet:PATH.")
+    ] = "digits",
     order: Annotated[int, typer.Option(help="1, or 2 with the virtual step.")] = 2,
     preset: Annotated[str, typer.Option(help="small, or darts as published.")] = "small",
     out: Annotated[
@@ -268,17 +303,25 @@ def gradient(
     )
 
 
-def _scalars(out: Path) -> Callable[[int, dict[str, float]], None]:
+@contextmanager
+def _scalars(out: Path, wanted: bool) -> Iterator[Callable[[int, dict[str, float]], None] | None]:
     """Writes each epoch's numbers where TensorBoard finds them."""
+    if not wanted:
+        yield None
+        return
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise ImportError("tensorboard: not installed; pip install tensorboard") from None
-    writer = SummaryWriter(str(out / "tensorboard"))
+    with ExitStack() as stack:
+        writers: list[SummaryWriter] = []
 
-    def write(epoch: int, line: dict[str, float]) -> None:
-        for name, value in line.items():
-            writer.add_scalar(name, value, epoch)
-        writer.flush()
+        def write(epoch: int, line: dict[str, float]) -> None:
+            if not writers:  # before the first epoch OUT holds no training, and must be empty
+                writer = SummaryWriter(str(out / "tensorboard"), purge_step=epoch)
+                writers.append(stack.enter_context(writer))
+            for name, value in line.items():
+                writers[0].add_scalar(name, value, epoch)
+            writers[0].flush()
 
-    return write
+        yield write

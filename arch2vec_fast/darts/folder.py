@@ -23,7 +23,7 @@ from arch2vec_fast._files import (
     write_json,
     write_torch,
 )
-from arch2vec_fast.darts.images import ImageSet
+from arch2vec_fast.darts.source import ImageSource
 
 __all__ = ["TrainingFolder", "describe_images", "epoch_seed"]
 
@@ -84,13 +84,13 @@ class TrainingFolder:
         return [line for _, line in read_lines(self._metrics) if line.get("event") == event]
 
 
-def describe_images(images: ImageSet) -> dict[str, Any]:
+def describe_images(images: ImageSource) -> dict[str, Any]:
     """What tells one image set from another, as plain values."""
     return {
         "name": images.name,
         "train": len(images.train_labels),
         "test": len(images.test_labels),
-        "size": list(images.train_images.shape[2:]),
+        "size": list(images.image_size),
         "classes": images.classes,
         "mean": [round(value, 9) for value in images.mean],
     }

@@ -9,7 +9,7 @@
 | folder | train/CLASS/*.png and test/CLASS/*.png, all of one size | any |
 
 Pixels stay uint8 and channels are three (grey ones repeated), so that one training step serves all.
-ImageNet, which no memory holds, is `darts.folders`.
+ImageNet, which no memory holds, is `darts.image_folders`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from arch2vec_fast._pickles import read_pickled_arrays
+from arch2vec_fast.darts.source import HeldPixels, Part
 
 __all__ = ["ImageSet", "image_sets", "load_images"]
 
@@ -48,8 +49,19 @@ class ImageSet:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """H and W."""
+        height, width = self.train_images.shape[2:]
+        return height, width
+
+    def pixels(self, part: Part, rows: slice, device: torch.device) -> HeldPixels:
+        """See `ImageSource`."""
+        images = self.train_images if part == "train" else self.test_images
+        return HeldPixels(images[rows].to(device))
+
     def __repr__(self) -> str:
-        size = "x".join(map(str, self.train_images.shape[2:]))
+        size = "x".join(map(str, self.image_size))
         return (
             f"ImageSet({self.name}: {len(self.train_labels):,} + {len(self.test_labels):,} images "
             f"of {size}, {self.classes} classes)"
@@ -70,6 +82,11 @@ def load_images(name: str, path: str | Path | None = None) -> ImageSet:
     >>> load_images("digits")
     ImageSet(digits: 1,437 + 360 images of 16x16, 10 classes)
     """
+    if name == "imagenet":
+        raise ValueError(
+            "data: imagenet is not held in memory; `darts train` reads its files as it goes, but "
+            f"here choose one of {', '.join(_LOADERS)}"
+        )
     if name not in _LOADERS:
         raise ValueError(f"data: unknown image set {name!r}; choose one of {', '.join(_LOADERS)}")
     if name == "digits":

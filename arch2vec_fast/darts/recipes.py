@@ -12,6 +12,10 @@ from arch2vec_fast.spaces.darts import DartsNetwork
 
 __all__ = ["TrainRecipe"]
 
+# Fields that came later. Where all of them are zero they are left out of `to_dict`, so directories
+# and stores from before stay those of the same training.
+_COLOURS = ("brightness", "contrast", "saturation", "hue")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRecipe:
@@ -29,7 +33,10 @@ class TrainRecipe:
     Images
         padding: pixels of zeros around an image before a random crop of its size; 0: no crop.
         flip: mirror half of the images.
+        brightness, contrast, saturation, hue: how far colours are changed at random, see
+            `augment.jitter`; 0: not.
         cutout: side of the square that is blanked; 0: none.
+        Images in files are cropped at random and scaled as well, see `image_folders`.
     Validation
         validation_fraction: of the training images, the last in order, held out; 0: none.
         mean_of_last: validation accuracies, from the end, whose mean is the result.
@@ -53,6 +60,10 @@ class TrainRecipe:
     padding: int = 4
     flip: bool = True
     cutout: int = 16
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
     validation_fraction: float = 0.0
     mean_of_last: int = 5
 
@@ -67,9 +78,18 @@ class TrainRecipe:
         for name in ("epochs", "batch_size", "mean_of_last"):
             if getattr(self, name) < 1:
                 raise ValueError(f"recipe.{name}: {getattr(self, name)} is below 1")
-        for name in ("auxiliary_weight", "weight_decay", "padding", "cutout", "momentum"):
+        for name in (
+            "auxiliary_weight",
+            "weight_decay",
+            "padding",
+            "cutout",
+            "momentum",
+            *_COLOURS,
+        ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"recipe.{name}: {getattr(self, name)} is negative")
+        if self.hue > 0.5:
+            raise ValueError(f"recipe.hue: {self.hue} is above 0.5, half of the colour circle")
         for name in ("learning_rate", "grad_clip", "decay"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"recipe.{name}: {getattr(self, name)} is not positive")
@@ -93,6 +113,11 @@ class TrainRecipe:
     def drop_path_at(self, epoch: int) -> float:
         """Of epoch 0, 1, ...: `drop_path` times the share of epochs that are over."""
         return self.drop_path * epoch / self.epochs
+
+    @property
+    def changes_colours(self) -> bool:
+        """Whether `augment.jitter` has anything to do."""
+        return any(getattr(self, name) for name in _COLOURS)
 
     # -- presets ---------------------------------------------------------------------------
 
@@ -124,6 +149,10 @@ class TrainRecipe:
             label_smoothing=0.1,
             padding=0,
             cutout=0,
+            brightness=0.4,
+            contrast=0.4,
+            saturation=0.4,
+            hue=0.2,
         )
 
     @classmethod
@@ -163,13 +192,19 @@ class TrainRecipe:
         return ("query", "cifar10", "imagenet", "small")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
+        """Plain values, for JSON; without those of the colours where none is changed."""
+        values = asdict(self)
+        if not self.changes_colours:
+            for name in _COLOURS:
+                del values[name]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainRecipe:
         """Inverse of `to_dict`; unknown or missing fields are an error, never a default."""
         known = {field.name for field in fields(cls)}
+        if known.intersection(_COLOURS).isdisjoint(values):
+            known.difference_update(_COLOURS)
         if odd := sorted(known.symmetric_difference(values)):
             raise ValueError(f"recipe: unknown or missing fields {', '.join(odd)}")
         return cls(**values)

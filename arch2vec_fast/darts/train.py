@@ -13,7 +13,7 @@ weights.pt         the trained model, with the keys of the released code's file
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,11 @@ from torch import Tensor
 from arch2vec_fast._checks import check_device, check_seed
 from arch2vec_fast._files import write_torch
 from arch2vec_fast._progress import Progress
-from arch2vec_fast.darts.augment import augment, normalize
+from arch2vec_fast.darts.augment import augment, jitter, normalize
 from arch2vec_fast.darts.folder import TrainingFolder, describe_images, epoch_seed
-from arch2vec_fast.darts.images import ImageSet
 from arch2vec_fast.darts.network import Network, draw_paths
 from arch2vec_fast.darts.recipes import TrainRecipe
+from arch2vec_fast.darts.source import ImageSource, Pixels
 from arch2vec_fast.spaces.darts import Genotype
 
 __all__ = ["Speed", "TrainResult", "evaluate", "train"]
@@ -77,7 +77,7 @@ class TrainResult:
 
 def train(
     genotype: Genotype,
-    images: ImageSet,
+    images: ImageSource,
     recipe: TrainRecipe,
     *,
     out: str | Path,
@@ -89,8 +89,10 @@ def train(
 ) -> TrainResult:
     """Train the network of `genotype`, or go on with a training that `out` holds.
 
-    Every random number follows from (seed, epoch), so a training that was killed and resumed ends
-    with the same bits as one that was not, on the same device with as many threads. No step waits
+    images: an `ImageSet` in memory, or `ImageFolders` that are decoded as they are needed. Every
+    random number follows from (seed, epoch), an image's place in the epoch and among the images,
+    whatever the number of decoding processes, so a training that was killed and resumed ends with
+    the same bits as one that was not, on the same device with as many threads. No step waits
     for the device: loss and accuracy are summed there and read once an epoch. on_epoch: called with
     the epoch and its numbers, e.g. for TensorBoard.
 
@@ -103,15 +105,20 @@ def train(
     trainer = _Trainer(genotype, images, recipe, seed, device, chosen)
     folder = TrainingFolder(Path(out), _describe(genotype, images, recipe, seed, trainer.speed))
     folder.restore(trainer.load)
-    epochs = recipe.epochs
-    with Progress(f"training on {images.name}", "epochs", epochs, enabled=progress) as bar:
-        bar.update(trainer.epoch)
-        while trainer.epoch < epochs:
-            line = trainer.run_epoch()
+    size = len(trainer.train_part[1])
+    total = recipe.epochs * size
+    with Progress(f"training on {images.name}", "images", total, enabled=progress) as bar:
+
+        def report(seen: int) -> None:
+            bar.update(trainer.epoch * size + seen, loss=trainer.loss)
+
+        report(0)
+        while trainer.epoch < recipe.epochs:
+            line = trainer.run_epoch(report)
             folder.keep(trainer.state(), line)
             if on_epoch is not None:
                 on_epoch(trainer.epoch - 1, line)
-            bar.update(trainer.epoch, loss=line["loss"])
+            report(0)
     return _finish(folder, trainer, images)
 
 
@@ -121,7 +128,7 @@ class _Trainer:
     def __init__(
         self,
         genotype: Genotype,
-        images: ImageSet,
+        images: ImageSource,
         recipe: TrainRecipe,
         seed: int,
         device: torch.device,
@@ -135,8 +142,10 @@ class _Trainer:
                 f"data: {len(images.train_labels)} training images are too few for "
                 f"validation_fraction {recipe.validation_fraction}"
             )
-        self.train_part = _to(device, images.train_images[:split], images.train_labels[:split])
-        self.held_out = _to(device, images.train_images[split:], images.train_labels[split:])
+        self.train_part, self.held_out = (
+            (images.pixels("train", rows, device), images.train_labels[rows].to(device))
+            for rows in (slice(split), slice(split, None))
+        )
         self.mean, self.std = (
             torch.tensor(values, device=device) for values in (images.mean, images.std)
         )
@@ -154,6 +163,7 @@ class _Trainer:
             weight_decay=recipe.weight_decay,
         )
         self.epoch = 0
+        self.loss = float("nan")
         self.seconds = 0.0
 
     def state(self) -> dict[str, Any]:
@@ -171,26 +181,32 @@ class _Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.seconds = int(state["epoch"]), float(state["seconds"])
 
-    def run_epoch(self) -> dict[str, float]:
-        """One pass over the training images, then the held-out ones; the epoch's numbers."""
+    def run_epoch(self, report: Callable[[int], None]) -> dict[str, float]:
+        """One pass over the training images, then the held-out ones; the epoch's numbers.
+
+        report: called with the number of images done so far.
+        """
         began = time.monotonic()
         rate = self.recipe.learning_rate_at(self.epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        generator = torch.Generator(self.device).manual_seed(epoch_seed(self.seed, self.epoch))
+        seed = epoch_seed(self.seed, self.epoch)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        host_draws = np.random.default_rng(seed)  # those of the device would be waited for
         self.network.train()
-        order = torch.randperm(
-            len(self.train_part[1]), generator=generator, device=self.device
-        ).split(self.recipe.batch_size)
+        pixels, labels = self.train_part
+        order = torch.randperm(len(labels), generator=generator, device=self.device)
+        # Batch norm of one image is no statistic.
+        parts = [rows for rows in order.split(self.recipe.batch_size) if len(rows) > 1]
         totals = torch.zeros(3, device=self.device)
         seen = 0
-        for rows in order:
-            if len(rows) < 2:  # batch norm of one image is no statistic
-                continue
-            totals += self._step(rows, generator)
+        for rows, batch in zip(parts, pixels.batches(parts, (self.seed, self.epoch))):
+            totals += self._step(batch, labels[rows], generator, host_draws)
             seen += len(rows)
+            report(seen)
         loss, hits, hits5 = (totals / seen).tolist()
         self._check_loss(loss)
+        self.loss = loss
         line = {"loss": loss, "train": hits, "train_top5": hits5, "learning_rate": rate}
         if len(self.held_out[1]):
             validation, _ = self.score(*self.held_out)
@@ -199,12 +215,27 @@ class _Trainer:
         self.seconds += time.monotonic() - began
         return line
 
-    def _step(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+    def _step(
+        self,
+        batch: Tensor,
+        target: Tensor,
+        generator: torch.Generator,
+        host_draws: np.random.Generator,
+    ) -> Tensor:
         """One update; summed loss, hits and top-5 hits of its images."""
-        recipe, (images, labels) = self.recipe, self.train_part
-        batch, target = images[rows], labels[rows]
+        recipe = self.recipe
         batch = augment(batch, generator, padding=recipe.padding, flip=recipe.flip)
-        paths = draw_paths(self.network, len(rows), recipe.drop_path_at(self.epoch), generator)
+        if recipe.changes_colours:
+            batch = jitter(
+                batch,
+                generator,
+                brightness=recipe.brightness,
+                contrast=recipe.contrast,
+                saturation=recipe.saturation,
+                hue=recipe.hue,
+                order=host_draws.permutation(4).tolist(),
+            )
+        paths = draw_paths(self.network, len(target), recipe.drop_path_at(self.epoch), generator)
         with self._autocast():
             pixels = self._pixels(batch, recipe.cutout, generator)
             logits, auxiliary = self.forward(pixels, paths)
@@ -221,7 +252,7 @@ class _Trainer:
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), recipe.grad_clip, foreach=True)
         self.optimizer.step()
         with torch.no_grad():
-            return torch.cat(((loss * len(rows))[None], _hits(logits, target).sum(1)))
+            return torch.cat(((loss * len(target))[None], _hits(logits, target).sum(1)))
 
     def _check_loss(self, loss: float) -> None:
         if not np.isfinite(loss):
@@ -231,15 +262,15 @@ class _Trainer:
             )
 
     @torch.no_grad()
-    def score(self, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    def score(self, pixels: Pixels, labels: Tensor) -> tuple[float, float]:
         """Top-1 and top-5 accuracy in [0, 1]."""
         self.network.eval()
         totals = torch.zeros(2, device=self.device)
-        for start in range(0, len(labels), _EVALUATION_BATCH):
-            part = slice(start, start + _EVALUATION_BATCH)
+        parts = _in_order(labels)
+        for rows, batch in zip(parts, pixels.batches(parts)):
             with self._autocast():
-                logits = self.forward(self._pixels(images[part], 0, None)).main
-            totals += _hits(logits, labels[part]).sum(1)
+                logits = self.forward(self._pixels(batch, 0, None)).main
+            totals += _hits(logits, labels[rows]).sum(1)
         top1, top5 = (totals / len(labels)).tolist()
         return top1, top5
 
@@ -254,19 +285,19 @@ class _Trainer:
 
 
 def evaluate(
-    network: Network, images: ImageSet, *, device: str | torch.device = "cpu"
+    network: Network, images: ImageSource, *, device: str | torch.device = "cpu"
 ) -> tuple[float, float]:
     """Top-1 and top-5 accuracy of a trained network on the test images."""
     device = check_device(device)
     mean, std = (torch.tensor(values, device=device) for values in (images.mean, images.std))
     network = network.to(device).eval()
     totals = torch.zeros(2, device=device)
+    labels = images.test_labels.to(device)
+    parts = _in_order(labels)
     with torch.no_grad():
-        for start in range(0, len(images.test_labels), _EVALUATION_BATCH):
-            part = slice(start, start + _EVALUATION_BATCH)
-            batch, labels = _to(device, images.test_images[part], images.test_labels[part])
-            totals += _hits(network(normalize(batch, mean, std)).main, labels).sum(1)
-    top1, top5 = (totals / len(images.test_labels)).tolist()
+        for rows, batch in zip(parts, images.pixels("test", slice(None), device).batches(parts)):
+            totals += _hits(network(normalize(batch, mean, std)).main, labels[rows]).sum(1)
+    top1, top5 = (totals / len(labels)).tolist()
     return top1, top5
 
 
@@ -276,12 +307,15 @@ def _hits(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack((best[:, 0], best.any(1))).float()
 
 
-def _to(device: torch.device, *tensors: Tensor) -> tuple[Tensor, ...]:
-    return tuple(tensor.to(device) for tensor in tensors)
+def _in_order(labels: Tensor) -> Sequence[Tensor]:
+    """Rows of batches that go over all images once."""
+    rows = torch.arange(len(labels), device=labels.device)
+    parts: Sequence[Tensor] = rows.split(_EVALUATION_BATCH)
+    return parts
 
 
 def _describe(
-    genotype: Genotype, images: ImageSet, recipe: TrainRecipe, seed: int, speed: Speed
+    genotype: Genotype, images: ImageSource, recipe: TrainRecipe, seed: int, speed: Speed
 ) -> dict[str, Any]:
     normal, reduce = genotype.to_items()
     return {
@@ -294,12 +328,15 @@ def _describe(
     }
 
 
-def _finish(folder: TrainingFolder, trainer: _Trainer, images: ImageSet) -> TrainResult:
+def _finish(folder: TrainingFolder, trainer: _Trainer, images: ImageSource) -> TrainResult:
     """Weights, the one look at the test images, and the result."""
     if not (folder.path / "weights.pt").exists():
         write_torch(folder.path / "weights.pt", trainer.network.state_dict())
     if not folder.lines("test"):
-        test, top5 = trainer.score(*_to(trainer.device, images.test_images, images.test_labels))
+        device = trainer.device
+        test, top5 = trainer.score(
+            images.pixels("test", slice(None), device), images.test_labels.to(device)
+        )
         folder.add("test", {"test": test, "test_top5": top5})
     seen = folder.lines("test")[0]
     validation = [line["validation"] for line in folder.lines("epoch") if "validation" in line]

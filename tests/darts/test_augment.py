@@ -2,9 +2,10 @@
 """Crop, mirror and cutout of a batch, against the plain way one image at a time."""
 
 import numpy as np
+import pytest
 import torch
 
-from arch2vec_fast.darts.augment import augment, normalize
+from arch2vec_fast.darts.augment import augment, jitter, normalize
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -60,3 +61,79 @@ def test_cutout_blanks_one_clipped_square() -> None:
         assert (image[0] == 0).sum() == len(rows) * len(columns)
         corners.add((rows[-1], columns[-1]))
     assert len(corners) > 60  # the centre is anywhere, of 144 places
+
+
+ALL = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.2}
+
+
+def drawn(seed: int, low: float, high: float, count: int) -> np.ndarray:
+    """The factors that `jitter` draws when it does one thing alone."""
+    return (low + (high - low) * torch.rand(count, generator=generator(seed))).numpy()
+
+
+def test_no_change_of_colour_is_no_change() -> None:
+    images = torch.randint(0, 256, (4, 3, 5, 7), dtype=torch.uint8)
+    assert torch.equal(jitter(images, generator()), images.float())
+    for strength in ALL:  # factors of almost exactly one, a turn of almost nothing
+        result = jitter(images, generator(), **{strength: 1e-9})
+        torch.testing.assert_close(result, images.float(), rtol=0, atol=1e-3)
+
+
+def test_grey_stays_grey_and_black_black() -> None:
+    images = torch.randint(0, 256, (9, 1, 5, 7), dtype=torch.uint8).expand(-1, 3, -1, -1)
+    result = jitter(images, generator(), **ALL, order=(3, 1, 0, 2))
+    assert (result.amax(1) - result.amin(1)).max() < 1e-3
+    assert not jitter(torch.zeros(2, 3, 4, 4), generator(), **ALL).any()
+
+
+def test_values_stay_in_range_and_images_differ() -> None:
+    images = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8).expand(50, -1, -1, -1)
+    result = jitter(images, generator(), brightness=2.0, contrast=2.0, saturation=2.0, hue=0.5)
+    assert result.min() >= 0
+    assert result.max() <= 255
+    assert len({image.sum().item() for image in result}) > 45
+    strengths = {"brightness": 0.4, "contrast": 0.9}
+    one, other = (
+        jitter(images, generator(), **strengths, order=order) for order in ((0, 1), (1, 0))
+    )
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "enhancer"),
+    [("brightness", "Brightness"), ("contrast", "Contrast"), ("saturation", "Color")],
+)
+def test_factors_as_pillow_applies_them(name: str, enhancer: str) -> None:
+    """What torchvision calls on Pillow images; Pillow rounds to whole levels."""
+    enhance = pytest.importorskip("PIL.ImageEnhance")
+    from PIL import Image
+
+    images = torch.randint(0, 256, (20, 3, 9, 7), dtype=torch.uint8)
+    result = jitter(images, generator(5), **{name: 0.4}).permute(0, 2, 3, 1).numpy()
+    factors = drawn(5, 0.6, 1.4, 20)
+    assert factors.min() < 0.7
+    assert factors.max() > 1.3
+    for image, changed, factor in zip(images.permute(0, 2, 3, 1).numpy(), result, factors):
+        expected = getattr(enhance, enhancer)(Image.fromarray(image)).enhance(float(factor))
+        np.testing.assert_allclose(changed, np.array(expected, np.float32), rtol=0, atol=1.6)
+
+
+def test_hue_turns_as_colorsys_does() -> None:
+    from colorsys import hsv_to_rgb, rgb_to_hsv
+
+    images = torch.randint(0, 256, (12, 3, 4, 5), dtype=torch.uint8)
+    images[0, :2] = 200  # two channels share the largest value
+    result = jitter(images, generator(2), hue=0.5).permute(0, 2, 3, 1).reshape(12, -1, 3)
+    turns = drawn(2, -0.5, 0.5, 12)
+    for image, changed, turn in zip(images.permute(0, 2, 3, 1).reshape(12, -1, 3), result, turns):
+        for before, after in zip((image / 255).tolist(), changed.tolist()):
+            hue, saturation, value = rgb_to_hsv(*before)
+            expected = hsv_to_rgb((hue + float(turn)) % 1, saturation, value)
+            np.testing.assert_allclose(after, np.multiply(expected, 255), rtol=0, atol=2e-2)
+
+
+def test_the_same_draws_change_colours_alike() -> None:
+    images = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8)
+    one, two, other = (jitter(images, generator(seed), **ALL) for seed in (3, 3, 4))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)

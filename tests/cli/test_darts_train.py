@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`arch2vec-fast darts train`: from folders of images, with TensorBoard, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from arch2vec_fast.cli import run as run_cli
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+
+SKIPS = "|".join(["0:skip_connect", "1:skip_connect"] * 4)
+SMALL = ("--epochs", "1", "--channels", "4", "--layers", "3", "--json")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    image = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 4), ("val", 1)):
+        for name in ("cat", "dog"):
+            (tmp_path / "images" / part / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(0, 256, (40, 30, 3), dtype=np.uint8)
+                path = tmp_path / "images" / part / name / f"{index}.JPEG"
+                image.fromarray(pixels).save(path)
+    return tmp_path / "images"
+
+
+def succeed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
+    capsys.readouterr()
+    assert run_cli(arguments) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    assert run_cli(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_trains_on_imagenet_folders(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (
+        "darts", "train", SKIPS, "--data", f"imagenet:{root}", "--recipe", "imagenet",
+        "--workers", "1", "--validation-fraction", "0.25", "--out", str(tmp_path / "run"), *SMALL,
+    )  # fmt: skip
+    document = succeed(capsys, *arguments)
+    assert document["images"] == "images"
+    assert len(document["validation"]) == 1
+    assert document["test"] in (0, 0.5, 1)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["images"]["size"] == [224, 224]
+    assert config["images"]["train"] == 8
+    assert config["recipe"]["hue"] == 0.2
+    # Finished: nothing is decoded again, whatever lies there now.
+    (root / "val" / "dog" / "0.JPEG").write_bytes(b"broken")
+    assert succeed(capsys, *arguments) == document
+
+
+def test_tensorboard_scalars_are_those_of_the_epochs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorboard")
+    pytest.importorskip("sklearn")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    arguments = ("darts", "train", SKIPS, "--out", str(tmp_path / "run"), "--tensorboard", *SMALL)
+    document = succeed(capsys, *arguments)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    for name in ("loss", "train", "train_top5", "learning_rate", "validation"):
+        (scalar,) = events.Scalars(name)
+        assert scalar.step == 0
+        assert scalar.value == pytest.approx(line[name], rel=1e-6)
+    assert document["validation"] == [line["validation"]]
+    assert succeed(capsys, *arguments) == document  # finished: nothing to write
+
+
+def test_rejects(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    train = ("darts", "train", SKIPS, "--out", str(out), "--epochs", "1")
+    for data, message in (
+        ("imagenet", "data: imagenet is read from files; say where they are, imagenet:PATH"),
+        (
+            f"imagenet:{tmp_path / 'nowhere'}",
+            "nowhere is no folder; give the folder of train/CLASS",
+        ),
+        (f"imagenet:{root / 'train'}", "train/train is no folder"),
+        (f"folder:{root}", "test holds no images"),
+    ):
+        assert message in failure(capsys, *train, "--data", data)
+    assert "workers: digits is held in memory" in failure(capsys, *train, "--workers", "2")
+    assert "workers: -1 is negative" in failure(
+        capsys, *train, "--data", f"imagenet:{root}", "--workers", "-1"
+    )
+    gradient = ("darts", "gradient", "--data", f"imagenet:{root}", "--out", str(out))
+    assert "data: imagenet is not held in memory" in failure(capsys, *gradient)
+    assert not out.exists()
+    (root / "train" / "cat" / "1.JPEG").write_bytes(b"no image")
+    assert "train/cat/1.JPEG cannot be decoded" in failure(
+        capsys, *train, "--data", f"imagenet:{root}", "--workers", "1", "--validation-fraction", "0"
+    )
