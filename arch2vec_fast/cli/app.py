@@ -70,6 +70,9 @@ def pretrain(
     limit: Annotated[
         int | None, typer.Option(help="Train on this many sampled cells, not the whole space.")
     ] = None,
+    embed: Annotated[
+        bool, typer.Option("--embed", help="Then embed these cells, as the command `embed` does.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train an autoencoder on a cell space and leave a run directory.
@@ -83,7 +86,7 @@ def pretrain(
 
     arch2vec-fast pretrain nasbench201 --recipe released --epochs 5 --out run
 
-    arch2vec-fast pretrain darts --limit 200000 --out runs/darts
+    arch2vec-fast pretrain darts --embed --out runs/darts
 
     torchrun --nproc-per-node 2 -m arch2vec_fast.cli pretrain darts --device cuda
     """
@@ -100,6 +103,7 @@ def pretrain(
         resume=resume,
         cells_file=cells,
         limit=limit,
+        with_embeddings=embed,
         as_json=json,
     )
 

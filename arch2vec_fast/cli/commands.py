@@ -30,12 +30,14 @@ def pretrain_command(
     resume: bool,
     cells_file: Path | None,
     limit: int | None,
+    with_embeddings: bool,
     as_json: bool,
 ) -> None:
-    """Train, then say where the run lies and how well it reconstructs."""
+    """Train, then say where the run lies and how well it reconstructs; embed its cells if asked."""
     from arch2vec_fast import spaces
     from arch2vec_fast._files import read_cells
-    from arch2vec_fast._processes import joined
+    from arch2vec_fast._processes import joined, launched
+    from arch2vec_fast.embeddings import embed
     from arch2vec_fast.models import Recipe
     from arch2vec_fast.pretrain import Interrupted, pretrain
 
@@ -43,6 +45,8 @@ def pretrain_command(
     recipe = Recipe.get(recipe_name, space.name)
     if cells_file is not None and limit is not None:
         raise ValueError("limit: samples from the space, so it cannot go with --cells; drop one")
+    if with_embeddings and launched() > 1:
+        raise ValueError("embed: runs in one process here; run `embed` under torchrun afterwards")
     check_writable(out, folder=True)
     cells = None if cells_file is None else read_cells(cells_file, space)
     began = time.monotonic()
@@ -73,6 +77,11 @@ def pretrain_command(
     if not processes.first:
         return
     summary = summarise(run, time.monotonic() - began)
+    if with_embeddings:
+        began, file = time.monotonic(), out / "embeddings.safetensors"
+        embed(run, device=device, progress=True).save(file)
+        seconds = round(time.monotonic() - began, 2)
+        summary["embeddings"] = {"file": str(file), "seconds": seconds}
     if as_json:
         write_document(summary)
         return
@@ -121,8 +130,13 @@ def _print_summary(summary: dict[str, Any]) -> None:
             f"({percent(validation['node_accuracy'])} % of operations, "
             f"{percent(validation['edge_accuracy'])} % of edges)"
         )
+    embedded = summary.get("embeddings")
+    if embedded:
+        file = escape(embedded["file"])
+        console.print(f"embedded in {embedded['seconds']:.1f} s: {file}", soft_wrap=True)
     console.print(f"next: arch2vec-fast evaluate {run}", soft_wrap=True)
-    console.print(f"      arch2vec-fast embed {run}", soft_wrap=True)
+    if not embedded:
+        console.print(f"      arch2vec-fast embed {run}", soft_wrap=True)
 
 
 def embed_command(

@@ -138,6 +138,12 @@ def transfer(
     recipe: Annotated[str, typer.Option(help="imagenet; or small, to try out.")] = "imagenet",
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     seeds: Annotated[int, typer.Option(help="Trainings of each, from seeds 0, 1, ...")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that decode imagenet:PATH.", show_default="one a core, 16 at most"
+        ),
+    ] = None,
     device: Device = "cpu",
     bf16: Annotated[bool, typer.Option("--bf16", help="Products in bfloat16 (autocast).")] = False,
     json: Json = False,
@@ -162,6 +168,7 @@ def transfer(
         recipe=recipe,
         epochs=epochs,
         seeds=seeds,
+        workers=workers,
         device=device,
         bf16=bf16,
         as_json=json,

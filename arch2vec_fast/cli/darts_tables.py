@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from arch2vec_fast.cli.console import people, write_document
 if TYPE_CHECKING:
     from arch2vec_fast.darts.images import ImageSet
     from arch2vec_fast.darts.recipes import TrainRecipe
+    from arch2vec_fast.darts.source import ImageSource
     from arch2vec_fast.darts.table4 import Row, Scale
     from arch2vec_fast.search.protocol import Encoder
 
@@ -193,6 +194,7 @@ def transfer_command(
     recipe: str,
     epochs: int | None,
     seeds: int,
+    workers: int | None,
     device: str,
     bf16: bool,
     as_json: bool,
@@ -200,22 +202,19 @@ def transfer_command(
     """Sizes and quoted errors of cells on ImageNet; with `data`, their training."""
     from arch2vec_fast._checks import check_device
     from arch2vec_fast.cli.commands import check_writable
-    from arch2vec_fast.cli.darts import read_images
-    from arch2vec_fast.darts.recipes import TrainRecipe
+    from arch2vec_fast.cli.darts import choose_recipe, open_images
     from arch2vec_fast.darts.train import Speed
     from arch2vec_fast.darts.transfer import sizes, train_rows
 
     cells = _named(genotypes)
     if seeds < 1:
         raise ValueError(f"seeds: {seeds} is below 1")
-    chosen = TrainRecipe.get(recipe)
-    if epochs is not None:
-        chosen = replace(chosen, epochs=epochs)
+    chosen = choose_recipe(recipe, epochs=epochs)
     check_device(device)
     if data is None:
         rows, what = sizes(cells), None
     else:
-        images = read_images(data)
+        images = open_images(data, workers)
         check_writable(out, folder=True)
         what = _what(images, chosen)
         notes = people(stderr=True)
@@ -254,7 +253,7 @@ def _named(texts: Sequence[str] | None) -> dict[str, Any]:
     return named
 
 
-def _what(images: ImageSet, recipe: TrainRecipe) -> str:
+def _what(images: ImageSource, recipe: TrainRecipe) -> str:
     """What was trained on and how, in words."""
     return (
         f"{images!r}, recipe {recipe.name}: {recipe.epochs} epochs, {recipe.channels} channels, "

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from arch2vec_fast.darts.images import ImageSet
 from arch2vec_fast.darts.published import IMAGENET_RESULTS
 from arch2vec_fast.darts.recipes import TrainRecipe
+from arch2vec_fast.darts.source import ImageSource
 from arch2vec_fast.darts.train import Speed, TrainResult, train
 from arch2vec_fast.spaces.darts import IMAGENET, Genotype, network_cost
 
@@ -56,7 +56,7 @@ def sizes(genotypes: Mapping[str, Genotype]) -> list[dict[str, Any]]:
 
 def train_rows(
     genotypes: Mapping[str, Genotype],
-    images: ImageSet,
+    images: ImageSource,
     recipe: TrainRecipe,
     out: str | Path,
     *,

@@ -13,6 +13,7 @@ import torch
 from arch2vec_fast import spaces
 from arch2vec_fast.cli import run as run_cli
 from arch2vec_fast.embeddings import EmbeddingTable
+from arch2vec_fast.pretrain import Run
 
 
 def document(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
@@ -86,6 +87,17 @@ def test_pretrain_on_a_file_of_cells(tmp_path: Path, capsys: pytest.CaptureFixtu
     output = text(capsys, *arguments, "--out", str(tmp_path / "run"))
     assert "1 epoch on" in output
     assert "arch2vec-fast evaluate" in output
+
+
+def test_pretrain_that_embeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    options = ("--limit", "300", "--epochs", "0", "--embed", "--out", str(run))
+    made = document(capsys, "pretrain", "darts", *options)
+    table = EmbeddingTable.load(made["embeddings"]["file"])
+    assert table.cells == Run.load(run).cells
+    assert str(run / "embeddings.safetensors") in text(
+        capsys, "pretrain", "darts", *options, "--resume"
+    )
 
 
 def test_pretrain_and_embed_on_the_released_darts_data_set(
