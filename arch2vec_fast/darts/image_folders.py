@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,14 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from arch2vec_fast.darts.source import Part
 
-__all__ = ["FileNames", "ImageFolders", "centre_box", "open_folders", "random_box"]
+__all__ = [
+    "FileNames",
+    "ImageFolders",
+    "centre_box",
+    "dead_workers_named",
+    "open_folders",
+    "random_box",
+]
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _HINT = "give the folder of train/CLASS/*.JPEG and val/CLASS/*.JPEG"
@@ -208,18 +216,28 @@ class _DecodedPixels:
             pin_memory=cuda,
             generator=torch.Generator(),  # else it would draw from the one of the whole process
         )
-        try:
+        with dead_workers_named():
             for batch in loader:
                 if isinstance(batch, str):
                     raise ValueError(batch)
                 yield batch.to(self._device, non_blocking=cuda).permute(0, 3, 1, 2)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise OSError(
-                "data: a process that decodes images was killed; memory may be short: use fewer "
-                f"workers than {self._images.workers} ({error})"
-            ) from None
+
+
+@contextmanager
+def dead_workers_named() -> Iterator[None]:
+    """A decoding process that was killed becomes an OSError of one line.
+
+    DataLoader tells of it by a signal, so its RuntimeError may come up anywhere in a training.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise OSError(
+            f"data: a process that decodes images was killed ({error}); if memory is short, use "
+            "fewer workers; the same training goes on from its last epoch"
+        ) from None
 
 
 class _Decoder(Dataset[Tensor | str]):

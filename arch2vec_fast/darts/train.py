@@ -28,6 +28,7 @@ from arch2vec_fast._files import write_torch
 from arch2vec_fast._progress import Progress
 from arch2vec_fast.darts.augment import augment, jitter, normalize
 from arch2vec_fast.darts.folder import TrainingFolder, describe_images, epoch_seed
+from arch2vec_fast.darts.image_folders import dead_workers_named
 from arch2vec_fast.darts.network import Network, draw_paths
 from arch2vec_fast.darts.recipes import TrainRecipe
 from arch2vec_fast.darts.source import ImageSource, Pixels
@@ -107,7 +108,8 @@ def train(
     folder.restore(trainer.load)
     size = len(trainer.train_part[1])
     total = recipe.epochs * size
-    with Progress(f"training on {images.name}", "images", total, enabled=progress) as bar:
+    label = f"training on {images.name}"
+    with dead_workers_named(), Progress(label, "images", total, enabled=progress) as bar:
 
         def report(seen: int) -> None:
             bar.update(trainer.epoch * size + seen, loss=trainer.loss)
@@ -119,7 +121,7 @@ def train(
             if on_epoch is not None:
                 on_epoch(trainer.epoch - 1, line)
             report(0)
-    return _finish(folder, trainer, images)
+        return _finish(folder, trainer, images)
 
 
 class _Trainer:
