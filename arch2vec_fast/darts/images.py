@@ -240,7 +240,9 @@ def _load_folder(path: Path) -> ImageSet:
     if not names:
         raise ValueError(f"data: {path} has no train/CLASS folders; {_HINTS['folder']}")
     train, test = (_read_tree(path / part, names) for part in ("train", "test"))
-    return _image_set(path.name, train, test)
+    # In order of class the last part, which recipes hold out, would be classes nobody trained on.
+    order = np.random.default_rng(0).permutation(len(train[1]))
+    return _image_set(path.name, (train[0][order], train[1][order]), test)
 
 
 def _read_tree(path: Path, names: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

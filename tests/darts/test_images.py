@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from arch2vec_fast.darts.images import load_images
 
@@ -101,9 +102,16 @@ def test_image_folders(tmp_path: Path) -> None:
                 image.fromarray(pixels).save(tmp_path / part / label / f"{index}.png")
     images = load_images("folder", tmp_path)
     assert images.train_images.shape == (6, 3, 8, 8)
-    assert images.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert sorted(images.train_labels.tolist()) == [0, 0, 0, 1, 1, 1]
+    assert images.train_labels.tolist() != [0, 0, 0, 1, 1, 1]  # the last part has both classes
+    assert torch.equal(load_images("folder", tmp_path).train_images, images.train_images)
     assert images.test_labels.tolist() == [0, 0, 1, 1]
     np.testing.assert_array_equal(images.test_images[3].permute(1, 2, 0), pixels)
+    for image_at, label in zip(images.train_images, images.train_labels.tolist()):
+        assert any(
+            np.array_equal(image.open(file), image_at.permute(1, 2, 0))
+            for file in (tmp_path / "train" / ("cat", "dog")[label]).iterdir()
+        )
     image.new("RGB", (9, 8)).save(tmp_path / "train" / "dog" / "x.png")
     with pytest.raises(ValueError, match=r"x\.png is of another size"):
         load_images("folder", tmp_path)
