@@ -2,7 +2,9 @@
 """`arch2vec-fast darts train`: from folders of images, with TensorBoard, and what it refuses."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,6 +31,13 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
+def on_folders(root: Path, out: Path) -> tuple[str, ...]:
+    return (
+        "darts", "train", SKIPS, "--data", f"imagenet:{root}", "--recipe", "imagenet",
+        "--workers", "1", "--validation-fraction", "0.25", "--out", str(out), *SMALL,
+    )  # fmt: skip
+
+
 def succeed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
     capsys.readouterr()
     assert run_cli(arguments) == 0, capsys.readouterr().err
@@ -47,10 +56,7 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_trains_on_imagenet_folders(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = (
-        "darts", "train", SKIPS, "--data", f"imagenet:{root}", "--recipe", "imagenet",
-        "--workers", "1", "--validation-fraction", "0.25", "--out", str(tmp_path / "run"), *SMALL,
-    )  # fmt: skip
+    arguments = on_folders(root, tmp_path / "run")
     document = succeed(capsys, *arguments)
     assert document["images"] == "images"
     assert len(document["validation"]) == 1
@@ -65,13 +71,12 @@ def test_trains_on_imagenet_folders(
 
 
 def test_tensorboard_scalars_are_those_of_the_epochs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("tensorboard")
-    pytest.importorskip("sklearn")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    arguments = ("darts", "train", SKIPS, "--out", str(tmp_path / "run"), "--tensorboard", *SMALL)
+    arguments = (*on_folders(root, tmp_path / "run"), "--tensorboard")
     document = succeed(capsys, *arguments)
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
@@ -81,6 +86,43 @@ def test_tensorboard_scalars_are_those_of_the_epochs(
         assert scalar.value == pytest.approx(line[name], rel=1e-6)
     assert document["validation"] == [line["validation"]]
     assert succeed(capsys, *arguments) == document  # finished: nothing to write
+
+
+def test_tensorboard_goes_on_where_the_training_does(
+    root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[tuple[object, ...]] = []
+
+    class FakeWriter:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            assert (tmp_path / "run" / "config.json").exists()  # else OUT would not be empty
+            calls.append(("open", Path(folder).name, purge_step))
+
+        def __enter__(self) -> "FakeWriter":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            calls.append(("close",))
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            if name == "loss":
+                calls.append((name, step))
+
+        def flush(self) -> None:
+            if len(calls) == 3:  # during the second epoch, which is kept by then
+                raise KeyboardInterrupt
+
+    fake = SimpleNamespace(SummaryWriter=FakeWriter)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
+    arguments = (*on_folders(root, tmp_path / "run"), "--tensorboard", "--epochs", "3")
+    assert run_cli(arguments) == 130
+    assert calls == [("open", "tensorboard", 0), ("loss", 0), ("loss", 1), ("close",)]
+    calls[:] = []
+    succeed(capsys, *arguments)
+    assert calls == [("open", "tensorboard", 2), ("loss", 2), ("close",)]
 
 
 def test_rejects(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,6 +144,8 @@ def test_rejects(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     )
     gradient = ("darts", "gradient", "--data", f"imagenet:{root}", "--out", str(out))
     assert "data: imagenet is not held in memory" in failure(capsys, *gradient)
+    search = ("search", "darts", "--images", f"imagenet:{root}", "--store", str(tmp_path / "s"))
+    assert "data: imagenet is not held in memory" in failure(capsys, *search)
     assert not out.exists()
     (root / "train" / "cat" / "1.JPEG").write_bytes(b"no image")
     assert "train/cat/1.JPEG cannot be decoded" in failure(

@@ -208,6 +208,18 @@ def test_every_kind_of_image_becomes_rgb(mode: str, tmp_path: Path) -> None:
     assert (batch.int() - 102).abs().max() <= 2
 
 
+def test_settings_from_before_colours_are_the_same_settings() -> None:
+    for name, changes in (("small", False), ("imagenet", True)):
+        recipe = TrainRecipe.get(name)
+        values = recipe.to_dict()
+        assert ("hue" in values) == changes
+        assert TrainRecipe.from_dict(values) == recipe
+    with pytest.raises(ValueError, match="unknown or missing fields hue"):
+        TrainRecipe.from_dict({key: value for key, value in values.items() if key != "hue"})
+    with pytest.raises(ValueError, match=r"recipe\.hue: 0\.6 is above 0\.5"):
+        replace(recipe, hue=0.6)
+
+
 def test_learns_from_files(folders: ImageFolders, tmp_path: Path) -> None:
     recipe = replace(
         TINY, epochs=5, flip=False, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0
