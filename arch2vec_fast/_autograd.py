@@ -269,12 +269,12 @@ def dngo_acquire(
     return scores, indices, mean, variance
 
 
-def gp_extend(inputs: tuple[Tensor, ...], solved: Tensor, explained: Tensor) -> None:
-    """Writes `solved` and `explained`; whoever saved them for a gradient is told."""
-    detached = (part.detach() for part in inputs)
-    torch.ops.arch2vec_fast.gp_extend(*detached, solved, explained)
+def gp_extend(inputs: tuple[Tensor | int, ...], written: tuple[Tensor, ...]) -> None:
+    """Writes the last tensors; whoever saved them for a gradient is told."""
+    detached = (part.detach() if isinstance(part, Tensor) else part for part in inputs)
+    torch.ops.arch2vec_fast.gp_extend(*detached, *written)
     if not torch.compiler.is_compiling():
-        torch.autograd.graph.increment_version([solved, explained])
+        torch.autograd.graph.increment_version(written)
 
 
 def gp_acquire(

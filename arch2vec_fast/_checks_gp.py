@@ -13,13 +13,13 @@ from arch2vec_fast._checks_dngo import MAX_RESULTS, check_range, check_same_devi
 
 LANES = 16  # candidates of a panel
 MAX_POINTS = 1 << 16  # kMaxGpPoints
+_PART = 1 << 14
 
 
 class GpCandidates(NamedTuple):
     """What the kernel of a Gaussian process knows about Q candidates; made by `gp_candidates`.
 
-    Candidates lie in P = ceil(Q / 16) panels of sixteen. The histogram is there twice, by candidate
-    and by colour: a row of the kernel is summed over the candidates that share its few colours.
+    Candidates lie in P = ceil(Q / 16) panels of sixteen.
     """
 
     panels: Tensor  # [P, D, 16] features
@@ -27,9 +27,7 @@ class GpCandidates(NamedTuple):
     starts: Tensor  # int64 [Q + 1] entries of each candidate
     colours: Tensor  # int32 [E]
     weights: Tensor  # [E], counts over the length of their row
-    holder_starts: Tensor  # int64 [C + 1] entries of each colour
-    holders: Tensor  # int32 [E], candidates that hold a colour, ascending
-    holder_weights: Tensor  # [E]
+    num_colours: int  # all colours are below it
 
     @property
     def num_candidates(self) -> int:
@@ -74,28 +72,33 @@ def gp_candidates(
         raise ValueError(f"starts: do not ascend from 0 to E = {len(colours)}")
     if len(colours) and not 0 <= int(colours.min()) <= int(colours.max()) < num_colours:
         raise ValueError(f"colours: outside 0 .. C - 1 = {num_colours - 1}")
-    # Colour and entry in one number: sorting it is stable, and faster than a stable sort.
-    entries = torch.arange(len(colours), device=device)
-    order = ((colours.long() << 32) | entries).sort().values & 0xFFFFFFFF
-    owners = torch.repeat_interleave(torch.arange(count, device=device), lengths)
-    sizes = torch.bincount(colours, minlength=num_colours)
     return GpCandidates(
         panels=to_panels(features),
-        norms=to_panels(features.square().sum(1, keepdim=True))[:, 0],
+        norms=to_panels(squared_lengths(features).unsqueeze(1))[:, 0],
         starts=starts,
         colours=colours,
         weights=weights,
-        holder_starts=torch.nn.functional.pad(sizes.cumsum(0), (1, 0)),
-        holders=owners[order].int(),
-        holder_weights=weights[order],
+        num_colours=num_colours,
     )
+
+
+def squared_lengths(values: Tensor) -> Tensor:
+    """Of rows [Q, D], by parts that stay in cache."""
+    if not len(values):
+        return values.new_zeros(0)
+    return torch.cat([part.square().sum(1) for part in values.split(_PART)])
 
 
 def to_panels(values: Tensor) -> Tensor:
     """Candidates [Q, D] as panels [ceil(Q / 16), D, 16], zeros behind the last."""
-    padded = torch.nn.functional.pad(values, (0, 0, 0, -len(values) % LANES))
-    panels: Tensor = padded.unflatten(0, (-1, LANES))
-    return panels.transpose(1, 2).contiguous()
+    count, width = values.shape
+    panels = values.new_empty(-(-count // LANES), width, LANES)
+    whole = count // LANES
+    panels[:whole] = values[: whole * LANES].unflatten(0, (whole, LANES)).transpose(1, 2)
+    if whole < len(panels):
+        panels[whole, :, count % LANES :] = 0
+        panels[whole, :, : count % LANES] = values[whole * LANES :].T
+    return panels
 
 
 def from_panels(panels: Tensor) -> Tensor:
@@ -105,58 +108,49 @@ def from_panels(panels: Tensor) -> Tensor:
 
 def check_extend(
     candidates: GpCandidates,
-    rows: Tensor,
-    first: Tensor,
-    last: Tensor,
-    factor: Tensor,
-    kernel: Tensor,
-    solved: Tensor,
-    explained: Tensor,
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor],
+    written: tuple[Tensor, Tensor, Tensor],
     dtypes: Sequence[torch.dtype],
 ) -> None:
-    """Accepts the arguments of `gp_extend`."""
+    """Accepts the arguments of `gp_extend`: those it reads and those it writes, in its order."""
+    names = ("rows", "first", "last", "factor", "kernel", "coefficients")
     check_tensor("panels", candidates.panels, ("P", "D", LANES), dtypes)
     panels, dtype = len(candidates.panels), (candidates.panels.dtype,)
-    check_tensor("rows", rows, ("S", "M"), (torch.int64,))
-    seeds, most = rows.shape
-    check_tensor("first", first, (seeds,), (torch.int64,))
-    check_tensor("last", last, (seeds,), (torch.int64,))
-    check_tensor("factor", factor, (seeds, most, most), dtype)
-    check_tensor("kernel", kernel, (seeds, 2), dtype)
+    check_tensor("rows", inputs[0], ("S", "M"), (torch.int64,))
+    seeds, most = inputs[0].shape
+    shapes = ((seeds,), (seeds,), (seeds, most, most), (seeds, 2), (seeds, most))
+    for name, tensor, shape in zip(names[1:], inputs[1:], shapes):
+        kinds = (torch.int64,) if name in ("first", "last") else dtype
+        check_tensor(name, tensor, shape, kinds)
+    solved = written[0]
     check_tensor("solved", solved, (seeds, panels, "C", LANES), dtype)
-    check_tensor("explained", explained, (seeds, panels, LANES), dtype)
     check_range("rows: number of points", most, 0, min(solved.shape[2], MAX_POINTS))
-    for name, tensor in (("solved", solved), ("explained", explained)):
+    results = dict(zip(("solved", "explained", "mean"), written))
+    for name, tensor in results.items():
+        if tensor is not solved:
+            check_tensor(name, tensor, (seeds, panels, LANES), dtype)
         if not tensor.is_contiguous():
             raise ValueError(f"{name}: not contiguous, and written in place; pass a contiguous one")
-    given = {"rows": rows, "first": first, "last": last, "factor": factor, "kernel": kernel}
-    written = {"solved": solved, "explained": explained}
-    check_same_device("panels", {**candidates._asdict(), **given, **written})
+    held = {k: part for k, part in candidates._asdict().items() if isinstance(part, Tensor)}
+    check_same_device("panels", {**held, **dict(zip(names, inputs)), **results})
 
 
 def check_gp_acquire(
-    solved: Tensor,
-    explained: Tensor,
     posterior: dict[str, Tensor],
     visited: Tensor | None,
     num_candidates: int,
     num_results: int,
     dtypes: Sequence[torch.dtype],
 ) -> None:
-    """Accepts the arguments of `gp_acquire`; `posterior` holds the four between the others."""
-    check_tensor("solved", solved, ("S", "P", "C", LANES), dtypes)
-    seeds, panels, capacity, _ = solved.shape
-    dtype = (solved.dtype,)
-    check_tensor("explained", explained, (seeds, panels, LANES), dtype)
+    """Accepts the arguments of `gp_acquire`; `posterior` holds the first four."""
+    mean = posterior["mean"]
+    check_tensor("mean", mean, ("S", "P", LANES), dtypes)
+    seeds, panels, _ = mean.shape
+    check_tensor("explained", posterior["explained"], (seeds, panels, LANES), (mean.dtype,))
     check_range("num_candidates", num_candidates, max(panels - 1, 0) * LANES, panels * LANES)
-    check_tensor("coefficients", posterior["coefficients"], (seeds, "M"), dtype)
-    points = posterior["coefficients"].shape[1]
-    check_range("coefficients: number of points", points, 0, min(capacity, MAX_POINTS))
-    check_tensor("counts", posterior["counts"], (seeds,), (torch.int64,))
-    check_tensor("scale", posterior["scale"], (seeds,), dtype)
-    check_tensor("target", posterior["target"], (seeds,), dtype)
+    check_tensor("scale", posterior["scale"], (seeds,), (mean.dtype,))
+    check_tensor("target", posterior["target"], (seeds,), (mean.dtype,))
     if visited is not None:
         check_tensor("visited", visited, (seeds, num_candidates), (torch.bool,))
-    parts = {"solved": solved, "explained": explained, **posterior, "visited": visited}
-    check_same_device("solved", parts)
+    check_same_device("mean", {**posterior, "visited": visited})
     check_range("num_results", num_results, 0, MAX_RESULTS)

@@ -196,26 +196,24 @@ def _gp_extend(
     starts: Tensor,
     colours: Tensor,
     weights: Tensor,
-    holder_starts: Tensor,
-    holders: Tensor,
-    holder_weights: Tensor,
+    num_colours: int,
     rows: Tensor,
     first: Tensor,
     last: Tensor,
     factor: Tensor,
     kernel: Tensor,
+    coefficients: Tensor,
     solved: Tensor,
     explained: Tensor,
+    mean: Tensor,
 ) -> None:
     return None
 
 
 @torch.library.register_fake("arch2vec_fast::gp_acquire")  # type: ignore[untyped-decorator]
 def _gp_acquire(
-    solved: Tensor,
+    mean: Tensor,
     explained: Tensor,
-    coefficients: Tensor,
-    counts: Tensor,
     scale: Tensor,
     target: Tensor,
     visited: Tensor | None,
@@ -223,8 +221,8 @@ def _gp_acquire(
     num_results: int,
     predictions: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    seeds, predicted = solved.shape[0], num_candidates if predictions else 0
-    scores = solved.new_empty((seeds, num_results))
-    indices = solved.new_empty((seeds, num_results), dtype=torch.int64)
-    mean, variance = (solved.new_empty((seeds, predicted)) for _ in range(2))
-    return scores, indices, mean, variance
+    seeds, predicted = mean.shape[0], num_candidates if predictions else 0
+    scores = mean.new_empty((seeds, num_results))
+    indices = mean.new_empty((seeds, num_results), dtype=torch.int64)
+    means, variances = (mean.new_empty((seeds, predicted)) for _ in range(2))
+    return scores, indices, means, variances

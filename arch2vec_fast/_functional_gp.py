@@ -25,8 +25,10 @@ def gp_extend(
     last: Tensor,
     factor: Tensor,
     kernel: Tensor,
+    coefficients: Tensor,
     solved: Tensor,
     explained: Tensor,
+    mean: Tensor,
 ) -> None:
     """Conditions S Gaussian processes on further points, at all candidates, in place.
 
@@ -39,7 +41,8 @@ def gp_extend(
         V[m] = (k(x_m, .) - sum over j < m of L[m, j] V[j]) / L[m, m]
 
     and is written to `solved`; its square is added to `explained`, which starts at zero where
-    first[s] = 0. Then the posterior has mean V^T (L^-1 y) and variance 1 - explained.
+    first[s] = 0. The posterior has variance 1 - explained and, where there are new points, gets
+    mean = V^T (L^-1 y) over all points up to `last`.
 
     Args:
         candidates: see `gp_candidates`; float32.
@@ -47,15 +50,17 @@ def gp_extend(
         first, last: int64 [S], 0 <= first <= last <= M; equal where a search has nothing new.
         factor: L, float32 [S, M, M], lower triangles of the Cholesky factors of K(M, M) + noise.
         kernel: 1 / length and w, float32 [S, 2].
+        coefficients: L^-1 y, float32 [S, M].
         solved: V, float32 [S, P, C, 16] with C >= M; rows before `first` are read.
         explained: sum over m of V^2, float32 [S, P, 16].
+        mean: float32 [S, P, 16]; left as it is where a search has nothing new.
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device or row.
 
     Not differentiable. Deterministic: a column depends neither on the other candidates nor on the
-    other searches nor on the threads. (D + M) Q multiply-adds a row; V is read once for every 24
-    rows. CPU alone: on other devices use the twin in `reference`.
+    other searches nor on the threads. (D + M) Q multiply-adds a row; features and V are read once
+    for every 24 rows, mean included. CPU alone: on other devices use the twin in `reference`.
 
     Source: Rasmussen and Williams, "Gaussian Processes for Machine Learning", algorithm 2.1.
 
@@ -64,22 +69,21 @@ def gp_extend(
         >>> from arch2vec_fast.functional import gp_candidates
         >>> candidates = gp_candidates(torch.tensor([[0.0], [1.0]]))
         >>> solved, explained = torch.zeros(1, 1, 1, 16), torch.zeros(1, 1, 16)
-        >>> one = torch.ones(1, 1)
+        >>> one, mean = torch.ones(1, 1), torch.zeros(1, 1, 16)
         >>> gp_extend(candidates, torch.tensor([[0]]), torch.tensor([0]), torch.tensor([1]),
-        ...           one[None], torch.ones(1, 2), solved, explained)
-        >>> explained[0, 0, :2].tolist()
-        [1.0, 0.27...]
+        ...           one[None], torch.ones(1, 2), 3 * one, solved, explained, mean)
+        >>> explained[0, 0, :2].tolist(), mean[0, 0, :2].tolist()
+        ([1.0, 0.27...], [3.0, 1.57...])
     """
-    check_extend(candidates, rows, first, last, factor, kernel, solved, explained, _FLOAT)
+    inputs, written = (rows, first, last, factor, kernel, coefficients), (solved, explained, mean)
+    check_extend(candidates, inputs, written, _FLOAT)
     check_kernels("panels", candidates.panels, "gp_extend")
-    _autograd.gp_extend((*candidates, rows, first, last, factor, kernel), solved, explained)
+    _autograd.gp_extend((*candidates, *inputs), written)
 
 
 def gp_acquire(
-    solved: Tensor,
+    mean: Tensor,
     explained: Tensor,
-    coefficients: Tensor,
-    counts: Tensor,
     scale: Tensor,
     target: Tensor,
     *,
@@ -88,18 +92,14 @@ def gp_acquire(
     visited: Tensor | None = None,
     predictions: bool = False,
 ) -> Acquisition:
-    """Scores all candidates for S Gaussian processes and returns the best K of each, in one pass.
-
-        mean = sum over m of coefficients[m] V[m]      variance = scale^2 max(1 - explained, 1e-6)
+    """Scores all candidates for S Gaussian processes and returns the best K of each.
 
     The score is the logarithm of the expected improvement over the target, which does not
-    underflow. The best come first, ties by the lowest index.
+    underflow, under the mean given and variance = scale^2 max(1 - explained, 1e-6). The best come
+    first, ties by the lowest index.
 
     Args:
-        solved, explained: V float32 [S, P, C, 16] and the sums of its squares [S, P, 16], as
-            `gp_extend` leaves them.
-        coefficients: L^-1 y, float32 [S, M].
-        counts: points of each search, int64 [S], at most M; rows of V beyond are not read.
+        mean, explained: float32 [S, P, 16], as `gp_extend` leaves them.
         scale: standard deviation of the signal, float32 [S].
         target: float32 [S].
         num_candidates: Q.
@@ -115,27 +115,21 @@ def gp_acquire(
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device or count.
 
-    Not differentiable. Deterministic, as `gp_extend`; bound by reading V. CPU alone: on other
-    devices use the twin in `reference`.
+    Not differentiable. Deterministic, as `gp_extend`; a few nanoseconds a candidate. CPU alone: on
+    other devices use the twin in `reference`.
 
     Source: Jones, Schonlau and Welch 1998; Ament et al. 2023 for the logarithm.
 
     Example:
         >>> import torch
-        >>> zero = torch.zeros(1)
-        >>> best = gp_acquire(torch.zeros(1, 1, 0, 16), torch.zeros(1, 1, 16), torch.zeros(1, 0),
-        ...                   torch.tensor([0]), zero + 1, zero, num_candidates=3, num_results=2)
+        >>> zero, prior = torch.zeros(1), torch.zeros(1, 1, 16)
+        >>> best = gp_acquire(prior, prior, zero + 1, zero, num_candidates=3, num_results=2)
         >>> best.indices.tolist()
         [[0, 1]]
     """
-    posterior = {"coefficients": coefficients, "counts": counts, "scale": scale, "target": target}
-    check_gp_acquire(solved, explained, posterior, visited, num_candidates, num_results, _FLOAT)
-    check_kernels("solved", solved, "gp_acquire")
-    found = _autograd.gp_acquire(
-        (solved, explained, coefficients, counts, scale, target),
-        visited,
-        num_candidates,
-        num_results,
-        predictions,
-    )
+    posterior = {"mean": mean, "explained": explained, "scale": scale, "target": target}
+    check_gp_acquire(posterior, visited, num_candidates, num_results, _FLOAT)
+    check_kernels("mean", mean, "gp_acquire")
+    inputs = (mean, explained, scale, target)
+    found = _autograd.gp_acquire(inputs, visited, num_candidates, num_results, predictions)
     return Acquisition(*found)

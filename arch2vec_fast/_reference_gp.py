@@ -35,7 +35,7 @@ def histogram_rows(candidates: GpCandidates, rows: Tensor) -> Tensor:
     found = weights.new_zeros(len(rows), candidates.num_candidates)
     for into, row in zip(found, rows.tolist()):
         own = slice(int(candidates.starts[row]), int(candidates.starts[row + 1]))
-        table = weights.new_zeros(len(candidates.holder_starts) - 1)
+        table = weights.new_zeros(candidates.num_colours)
         table[colours[own]] = weights[own]
         into.index_add_(0, owners, table[colours] * weights)
     return found
@@ -62,17 +62,20 @@ def gp_extend(
     last: Tensor,
     factor: Tensor,
     kernel: Tensor,
+    coefficients: Tensor,
     solved: Tensor,
     explained: Tensor,
+    mean: Tensor,
 ) -> None:
     """Conditions on further points in place as `functional.gp_extend`; float32 or 64, any device.
 
     On a GPU too, which has no kernel for it: a few calls of torch a search.
     """
-    check_extend(candidates, rows, first, last, factor, kernel, solved, explained, _DTYPES)
+    inputs = (rows, first, last, factor, kernel, coefficients)
+    check_extend(candidates, inputs, (solved, explained, mean), _DTYPES)
     for s, (begin, end) in enumerate(zip(first.tolist(), last.tolist())):
         if begin == 0:
-            explained[s] = 0
+            explained[s], mean[s] = 0, 0
         if begin == end:
             continue
         fresh = kernel_rows(candidates, rows[s, begin:end], kernel[s])
@@ -81,13 +84,12 @@ def gp_extend(
         fresh = torch.linalg.solve_triangular(lower[:, begin:end], fresh, upper=False)
         solved[s, :, begin:end] = fresh.unflatten(1, (-1, LANES)).transpose(0, 1)
         explained[s] += fresh.square().sum(0).unflatten(0, (-1, LANES))
+        mean[s] = torch.einsum("m,pml->pl", coefficients[s, :end], solved[s, :, :end])
 
 
 def gp_acquire(
-    solved: Tensor,
+    mean: Tensor,
     explained: Tensor,
-    coefficients: Tensor,
-    counts: Tensor,
     scale: Tensor,
     target: Tensor,
     *,
@@ -97,15 +99,12 @@ def gp_acquire(
     predictions: bool = False,
 ) -> Acquisition:
     """The best candidates as `functional.gp_acquire`, float32 or 64, on any device."""
-    posterior = {"coefficients": coefficients, "counts": counts, "scale": scale, "target": target}
-    check_gp_acquire(solved, explained, posterior, visited, num_candidates, num_results, _DTYPES)
-    mean = torch.zeros_like(explained)
-    for s, count in enumerate(counts.tolist()):
-        mean[s] = torch.einsum("m,pml->pl", coefficients[s, :count], solved[s, :, :count])
-    mean = mean.flatten(1)[:, :num_candidates]
+    posterior = {"mean": mean, "explained": explained, "scale": scale, "target": target}
+    check_gp_acquire(posterior, visited, num_candidates, num_results, _DTYPES)
+    means = mean.flatten(1)[:, :num_candidates]
     left = (1 - explained.flatten(1)[:, :num_candidates]).clamp(min=LEAST_VARIANCE)
-    variance = left * scale.square().unsqueeze(1)
-    scores = log_improvement(mean, variance.sqrt(), target.unsqueeze(1))
+    variances = left * scale.square().unsqueeze(1)
+    scores = log_improvement(means, variances.sqrt(), target.unsqueeze(1))
     best, indices = select_best(scores, visited, num_results)
     kept = slice(None) if predictions else slice(0)
-    return Acquisition(best, indices, mean[:, kept], variance[:, kept])
+    return Acquisition(best, indices, means[:, kept], variances[:, kept])

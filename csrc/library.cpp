@@ -77,12 +77,12 @@ STABLE_TORCH_LIBRARY(arch2vec_fast, m) {
   // Gaussian processes, see gp/gp.h.
   m.def(
       "gp_extend(Tensor panels, Tensor norms, Tensor starts, Tensor colours, Tensor weights, "
-      "Tensor holder_starts, Tensor holders, Tensor holder_weights, Tensor rows, Tensor first, "
-      "Tensor last, Tensor factor, Tensor kernel, Tensor(a!) solved, Tensor(b!) explained) -> ()");
+      "int num_colours, Tensor rows, Tensor first, Tensor last, Tensor factor, Tensor kernel, "
+      "Tensor coefficients, Tensor(a!) solved, Tensor(b!) explained, Tensor(c!) mean) -> ()");
   m.def(
-      "gp_acquire(Tensor solved, Tensor explained, Tensor coefficients, Tensor counts, "
-      "Tensor scale, Tensor target, Tensor? visited, int num_candidates, int num_results, "
-      "bool predictions) -> (Tensor, Tensor, Tensor, Tensor)");
+      "gp_acquire(Tensor mean, Tensor explained, Tensor scale, Tensor target, Tensor? visited, "
+      "int num_candidates, int num_results, bool predictions) -> "
+      "(Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(arch2vec_fast, CompositeExplicitAutograd, m) {

@@ -39,8 +39,7 @@ class WlHistogram:
 
     def normalized(self) -> NDArray[np.float64]:
         """Counts divided by the length of their row, so that <phi(x), phi(x)> = 1; [nnz]."""
-        owners = np.repeat(np.arange(len(self)), np.diff(self.starts))
-        return self.counts / self.norms()[owners]
+        return self.counts / np.repeat(self.norms(), np.diff(self.starts))
 
 
 def wl_histogram(cells: CellBatch, *, depth: int = 2) -> WlHistogram:

@@ -7,7 +7,8 @@ transform first, because accuracies have a long tail of failures that says littl
 
 What grows with the Q candidates is kept between rounds: V = L^-1 K(M, Q), row by row, and the sum
 of its squares, with L the Cholesky factor of K(M, M) + noise. A new observation adds one row to V;
-new targets, all of which move when ranks do, change only mean = (L^-1 y)^T V.
+new targets, all of which move when ranks do, change only mean = (L^-1 y)^T V, summed in the pass
+over V that adds the row.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from arch2vec_fast import functional, reference
 from arch2vec_fast._checks import check_device
-from arch2vec_fast._checks_gp import LANES, GpCandidates, gp_candidates
+from arch2vec_fast._checks_gp import LANES, GpCandidates, gp_candidates, squared_lengths
 from arch2vec_fast._reference_dngo import Acquisition
 from arch2vec_fast.spaces import WlHistogram
 from arch2vec_fast.surrogates.dngo import Array, Proposal
@@ -93,11 +94,13 @@ class GaussianProcess:
         scaled = _scaled(features, histogram)
         self.recipe = _reachable(recipe or GpRecipe(), scaled, histogram)
         self._candidates = _lay_out(scaled, histogram, self.device)
-        self._gram = Gram(scaled, histogram)
+        self._gram = Gram(self._candidates.panels, histogram)
         self._searches = [Observations(self._gram, self.recipe) for _ in range(num_searches)]
         panels = len(self._candidates.panels)
         self._visited = torch.zeros(num_searches, len(scaled), dtype=torch.bool, device=self.device)
         self._explained = torch.zeros(num_searches, panels, LANES, device=self.device)
+        self._mean = torch.zeros_like(self._explained)
+        self._scale = torch.zeros(num_searches, device=self.device)
         self._solved = torch.empty(num_searches, panels, 0, LANES, device=self.device)
 
     @property
@@ -182,26 +185,21 @@ class GaussianProcess:
     def _acquire(
         self, k: int, visited: Array | None, incumbent: Array | float | None, *, predictions: bool
     ) -> Acquisition:
-        seeds = len(self._searches)
-        coefficients = torch.zeros(seeds, max(map(len, self._searches)))
-        scale, target = torch.empty(2, seeds, dtype=torch.float64)
         for s, search in enumerate(self._searches):
             if not len(search):
                 raise ValueError(f"model: search {s} has no observations; call fit first")
-            with _one_thread():
-                coefficients[s, : len(search)], scale[s] = search.whitened()
-            target[s] = search.transformed().max()
-        if incumbent is not None:
+        seeds = len(self._searches)
+        if incumbent is None:
+            target = torch.stack([search.transformed().max() for search in self._searches])
+        else:
             target = torch.as_tensor(incumbent, dtype=torch.float64).expand(seeds)
         mask = self._visited
         if visited is not None:
             mask = torch.as_tensor(visited).to(self.device, torch.bool).expand_as(mask)
         found: Acquisition = self._functions.gp_acquire(
-            self._solved,
+            self._mean,
             self._explained,
-            coefficients.to(self.device),
-            torch.tensor([len(search) for search in self._searches]).to(self.device),
-            scale.float().to(self.device),
+            self._scale,
             target.float().to(self.device),
             num_candidates=self._candidates.num_candidates,
             num_results=k,
@@ -211,14 +209,17 @@ class GaussianProcess:
         return found
 
     def _solve(self, first: list[int]) -> None:
-        """Brings V and its squares up to date; `first`: the first row of each search to solve."""
+        """Brings V and the posterior up to date; `first`: the first row of each search to solve."""
         sizes = [len(search) for search in self._searches]
         most = max(sizes)
         self._reserve(most, first)
         rows = torch.full((len(sizes), most), -1)
         factor = torch.zeros(len(sizes), most, most)
         kernel = torch.empty(len(sizes), 2)
+        coefficients = torch.zeros(len(sizes), most)
         for s, search in enumerate(self._searches):
+            with _one_thread():
+                coefficients[s, : sizes[s]], self._scale[s] = search.whitened()
             rows[s, : sizes[s]] = torch.tensor(search.rows, dtype=torch.int64)
             factor[s, : sizes[s], : sizes[s]] = search.factor
             kernel[s, 0], kernel[s, 1] = 1 / search.settings.length_scale, search.settings.weight
@@ -229,8 +230,10 @@ class GaussianProcess:
             torch.tensor(sizes).to(self.device),
             factor.to(self.device),
             kernel.to(self.device),
+            coefficients.to(self.device),
             self._solved,
             self._explained,
+            self._mean,
         )
 
     def _reserve(self, count: int, first: list[int]) -> None:
@@ -288,13 +291,13 @@ def _scaled(features: Array | None, histogram: WlHistogram | None) -> Tensor:
     values = torch.as_tensor(features).detach().cpu().float()
     if values.dim() != 2 or 0 in values.shape:
         raise ValueError(f"features: expected shape [Q, D], got {list(values.shape)}")
-    if not bool(values.isfinite().all()):
+    if not all(bool(bound.isfinite()) for bound in values.aminmax()):
         raise ValueError("features: not all finite; leave out those candidates")
     if histogram is not None and len(histogram) != len(values):
         raise ValueError(f"histogram: of {len(histogram)} cells, but features of {len(values)}")
     values = values - values.mean(0)
-    spread = float(2 * values.square().sum(1).mean())
-    return values / math.sqrt(spread) if spread > 0 else values
+    spread = float(2 * squared_lengths(values).mean())
+    return values.div_(math.sqrt(spread)) if spread > 0 else values
 
 
 def _reachable(recipe: GpRecipe, features: Tensor, histogram: WlHistogram | None) -> GpRecipe:

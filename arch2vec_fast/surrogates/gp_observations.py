@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from arch2vec_fast._checks_gp import LANES
 from arch2vec_fast._reference_dngo import log_improvement
 from arch2vec_fast._reference_gp import LEAST_VARIANCE, matern
 from arch2vec_fast.spaces import WlHistogram
@@ -136,17 +137,17 @@ class Points(NamedTuple):
 class Gram:
     """Looks candidates up."""
 
-    def __init__(self, features: Tensor, histogram: WlHistogram | None) -> None:
-        self._features = features  # [Q, D], on the host
+    def __init__(self, panels: Tensor, histogram: WlHistogram | None) -> None:
+        self._panels = panels  # [P, D, 16]
         self._histogram = histogram
-        self._weights = None if histogram is None else histogram.normalized()
 
     def points(self, rows: list[int]) -> Points:
         """Those of `rows`; only points of one call share columns of profiles."""
-        return Points(self._features[rows].double(), self._profiles(rows))
+        panel, lane = np.divmod(rows, LANES)
+        return Points(self._panels[panel, :, lane].double().cpu(), self._profiles(rows))
 
     def _profiles(self, rows: list[int]) -> Tensor:
-        if self._histogram is None or self._weights is None:
+        if self._histogram is None:
             return torch.zeros(len(rows), 0, dtype=torch.float64)
         starts = self._histogram.starts
         spans = [np.arange(starts[row], starts[row + 1]) for row in rows]
@@ -154,7 +155,8 @@ class Gram:
         colours, columns = np.unique(self._histogram.colours[entries], return_inverse=True)
         profiles = np.zeros((len(rows), len(colours)))
         owners = np.repeat(np.arange(len(rows)), [len(span) for span in spans])
-        profiles[owners, columns] = self._weights[entries]
+        profiles[owners, columns] = self._histogram.counts[entries]
+        profiles /= np.sqrt(np.square(profiles).sum(1, keepdims=True))
         return torch.from_numpy(profiles)
 
 

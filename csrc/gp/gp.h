@@ -2,8 +2,8 @@
 // gp: the posterior of Gaussian processes over a fixed set of candidates, for S searches at once
 // that observe different ones of them. Two operators:
 //
-//   extend   further rows of V = L^-1 K(M, Q), and of the sum of their squares
-//   acquire  mean, variance, improvement and the best K of Q candidates, in one pass over V
+//   extend   further rows of V = L^-1 K(M, Q), the sum of their squares, and the mean V^T L^-1 y
+//   acquire  variance, improvement and the best K of Q candidates
 //
 // L is the Cholesky factor of K(M, M) + noise. The kernel of two candidates is w times a Matern 5/2
 // kernel of their features plus (1 - w) times the product of their normalised histograms.
@@ -30,56 +30,53 @@ constexpr int kMaxGpPoints = 1 << 16;
 // All arrays are contiguous, owned and sized by the caller; lanes beyond Q hold finite numbers.
 struct GpExtendParams {
   int num_features;
-  int num_points;                     // M
-  int capacity;                       // C >= M
-  std::int64_t num_panels;            // P
-  const float* panels;                // [P, D, 16] features
-  const float* norms;                 // [P, 16] their squared lengths
-  const std::int64_t* starts;         // [Q + 1] entries of a candidate
-  const std::int32_t* colours;        // [E]
-  const float* weights;               // [E]
-  const std::int64_t* holder_starts;  // [colours + 1] entries of a colour
-  const std::int32_t* holders;        // [E] candidates, ascending within a colour
-  const float* holder_weights;        // [E]
-  const std::int64_t* rows;           // [S, M] candidates observed, -1 behind the last
-  const std::int64_t* first;          // [S] rows of V that are there
-  const std::int64_t* last;           // [S] rows of V that are wanted
-  const float* factor;                // [S, M, M] L
-  const float* kernel;                // [S, 2] 1 / length scale, w
-  float* solved;                      // [S, P, C, 16] V
-  float* explained;                   // [S, P, 16] column sums of V^2
+  int num_points;               // M
+  int capacity;                 // C >= M
+  std::int64_t num_panels;      // P
+  std::int64_t num_candidates;  // Q
+  std::int64_t most_entries;    // of an observed candidate's histogram
+  const float* panels;          // [P, D, 16] features
+  const float* norms;           // [P, 16] their squared lengths
+  const std::int64_t* starts;   // [Q + 1] entries of a candidate
+  const std::int32_t* colours;  // [E]
+  const float* weights;         // [E]
+  const std::int64_t* rows;     // [S, M] candidates observed, -1 behind the last
+  const std::int64_t* first;    // [S] rows of V that are there
+  const std::int64_t* last;     // [S] rows of V that are wanted
+  const float* factor;          // [S, M, M] L
+  const float* kernel;          // [S, 2] 1 / length scale, w
+  const float* coefficients;    // [S, M] L^-1 y
+  float* solved;                // [S, P, C, 16] V
+  float* explained;             // [S, P, 16] column sums of V^2
+  float* mean;                  // [S, P, 16] V^T L^-1 y
 };
 
 struct GpAcquireParams {
-  int num_points;
-  int capacity;
   std::int64_t num_panels;
   std::int64_t num_candidates;
-  const float* solved;         // [S, P, C, 16]
-  const float* explained;      // [S, P, 16]
-  const float* coefficients;   // [S, M] L^-1 y
-  const std::int64_t* counts;  // [S] points of a search, at most M
-  const float* scale;          // [S] standard deviation of the signal
-  const float* target;         // [S] to be improved upon
-  float* mean;                 // [S, Q] or null
-  float* variance;             // [S, Q] or null
+  const float* mean;       // [S, P, 16]
+  const float* explained;  // [S, P, 16]
+  const float* scale;      // [S] standard deviation of the signal
+  const float* target;     // [S] to be improved upon
+  float* means;            // [S, Q] or null
+  float* variances;        // [S, Q] or null
 };
 
 // Variance of a function of variance one below which float32 knows nothing.
 constexpr float kGpLeastVariance = 1e-6F;
 
 // Floats of workspace of an extend call.
-constexpr std::ptrdiff_t gp_extend_floats(int num_features, int num_points) {
-  const std::ptrdiff_t depth = (num_features + 15) / 16 * 16;
-  return kGpRows * (std::ptrdiff_t{kGpPanels} * kGpLanes + depth + 4 * kGpLanes) +
-         (kGpRows + 8) * (std::ptrdiff_t{num_points} + kGpRows + 2);
+constexpr std::ptrdiff_t gp_extend_floats(const GpExtendParams& params) {
+  const std::ptrdiff_t depth = (params.num_features + 15) / 16 * 16;
+  return kGpRows * (kGpRows * params.most_entries + 1 + depth + 8 * kGpLanes) +
+         (kGpRows + 8) * (std::ptrdiff_t{params.num_points} + kGpRows + 2);
 }
 
 // A call works on one search, on panels first .. last - 1, and on one thread; what it writes does
-// not depend on how the work is split.
+// not depend on how the work is split. lines: one number a colour, zero before and after.
 #define A2V_GP_KERNELS                                                                        \
   void gp_extend(const GpExtendParams& params, std::int64_t search, std::int64_t first_panel, \
-                 std::int64_t last_panel, float* workspace);                                  \
+                 std::int64_t last_panel, float* workspace, std::int32_t* lines);             \
   void gp_score(const GpAcquireParams& params, std::int64_t search, std::int64_t first_panel, \
                 std::int64_t last_panel, float* scores);
 

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // gp on one search, for the instruction set of the including file.
 //
-// extend takes new points in passes of kGpRows over its panels. Histogram products come first, by
-// colour: the candidates that hold a colour of a new point are listed, so a row costs as many steps
-// as it has matches. Then, panel by panel: features times features in registers, the kernel, and
-// forward substitution against the rows above, which the panel has in one stream. Bound by
-// D + M multiply-adds for each new row and candidate; a pass reads each panel once.
+// extend takes new points in passes of kGpRows over its panels. Panel by panel: products of
+// histograms, of features in registers, the kernel, and forward substitution against the rows
+// above, which the panel has in one stream. Histograms are sparse: a table has one line for each
+// colour of the new points, their weights side by side, so a candidate adds up one line an entry
+// for eight points at once. Low colours are common (`spaces.wl_histogram` numbers them by round)
+// and just looked up; of the others, hardly any of which two cells share, a filter tells most off.
+// The mean is summed while the panel is in cache. Bound by D + M multiply-adds for each new row and
+// candidate, or by memory: a pass reads each panel once.
 #pragma once
 
 #include <cstddef>
@@ -23,16 +26,27 @@ constexpr int kRows = kBlockRows;     // rows of V in registers
 constexpr int kGroup = kBlockPanels;  // panels of features multiplied at a time
 static_assert(kGpRows % kRows == 0 && kRows <= 8 && kGroup <= 4);
 
+constexpr int kSimilar = 8;  // points whose histograms are multiplied at a time
+static_assert(kGpRows % kSimilar == 0);
+using Similar = float __attribute__((vector_size(4 * kSimilar)));
+constexpr std::int32_t kCommon = 2048;  // colours below it are looked up without asking the filter
+constexpr int kFilterWords = 1024;      // 64 Ki bits, which stay in the first-level cache
+
 // The workspace of one pass over `rows` new points, `known` rows above them.
 struct Pass {
   int known;
   int rows;
+  bool last;
   const std::int64_t* points;  // [rows] candidates
   float inverse_length;        // sqrt(5) / length scale
   float weight;
-  float* similar;   // [kGpRows][chunk] histogram products
+  const float* coefficients;
+  std::int32_t* lines;                 // of `table`, one a colour; 0 where no point has it
+  std::uint64_t filter[kFilterWords];  // a bit is set for each colour of the points
+  float* table;     // [lines][kGpRows] weights of colours in the points, zeros in line 0
   float* features;  // panels [D / 16][rows][16] of the new points
   float* norms;     // [kGpRows]
+  float* similar;   // [kGroup][kGpRows][16] histogram products
   float* values;    // [kGpRows][kGroup][16] kernel
   float* factor;    // for each block of kRows: [known + its first row][kRows], -L
   float* corner;    // for each block: [kRows][kRows] -L, 1 / L on the diagonal
@@ -43,30 +57,75 @@ inline const float* feature(const GpExtendParams& params, std::int64_t candidate
          candidate % kGpLanes;
 }
 
-// Histogram products of the new points with candidates first .. first + count - 1.
-inline void add_histograms(const GpExtendParams& params, const Pass& pass, std::int64_t first,
-                           std::int64_t count) {
+inline void clear_line(float* line) {
+  for (int r = 0; r < kGpRows; ++r) {
+    line[r] = 0.0F;
+  }
+}
+
+A2V_INLINE bool may_occur(const Pass& pass, std::int32_t colour) {
+  return (pass.filter[colour >> 6 & (kFilterWords - 1)] >> (colour & 63) & 1) != 0;
+}
+
+inline void list_colours(const GpExtendParams& params, Pass& pass) {
+  std::int32_t count = 1;
+  clear_line(pass.table);
+  for (std::uint64_t& word : pass.filter) {
+    word = 0;
+  }
   for (int r = 0; r < pass.rows; ++r) {
-    float* into = pass.similar + static_cast<std::ptrdiff_t>(r) * count;
-    for (std::int64_t q = 0; q < count; q += kLanes) {
-      store(into + q, zero());
-    }
     const std::int64_t point = pass.points[r];
     for (std::int64_t e = params.starts[point]; e < params.starts[point + 1]; ++e) {
-      const std::int64_t begin = params.holder_starts[params.colours[e]];
-      const std::int64_t end = params.holder_starts[params.colours[e] + 1];
-      std::int64_t low = begin;
-      for (std::int64_t high = end; low < high;) {  // the first holder within the chunk
-        const std::int64_t middle = low + (high - low) / 2;
-        if (params.holders[middle] < first) {
-          low = middle + 1;
-        } else {
-          high = middle;
+      const std::int32_t colour = params.colours[e];
+      std::int32_t& line = pass.lines[colour];
+      if (line == 0) {
+        line = count++;
+        pass.filter[colour >> 6 & (kFilterWords - 1)] |= std::uint64_t{1} << (colour & 63);
+        clear_line(pass.table + std::ptrdiff_t{line} * kGpRows);
+      }
+      pass.table[std::ptrdiff_t{line} * kGpRows + r] += params.weights[e];
+    }
+  }
+}
+
+inline void forget_colours(const GpExtendParams& params, const Pass& pass) {
+  for (int r = 0; r < pass.rows; ++r) {
+    const std::int64_t point = pass.points[r];
+    for (std::int64_t e = params.starts[point]; e < params.starts[point + 1]; ++e) {
+      pass.lines[params.colours[e]] = 0;
+    }
+  }
+}
+
+A2V_INLINE void add_entry(const GpExtendParams& params, const Pass& pass, int row,
+                          std::int64_t entry, Similar* sum) {
+  const std::ptrdiff_t line = pass.lines[params.colours[entry]];
+  Similar weights;
+  __builtin_memcpy(&weights, pass.table + line * kGpRows + row, sizeof weights);
+  *sum += params.weights[entry] * weights;
+}
+
+// Products of the histograms of the new points with those of a panel's candidates: [kGpRows][16].
+inline void multiply_histograms(const GpExtendParams& params, const Pass& pass, std::int64_t panel,
+                                float* similar) {
+  for (int row = 0; row < pass.rows; row += kSimilar) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const std::int64_t candidate = panel * kLanes + lane;
+      Similar sum = {};
+      if (candidate < params.num_candidates) {
+        const std::int64_t end = params.starts[candidate + 1];
+        std::int64_t e = params.starts[candidate];
+        for (; e < end && params.colours[e] < kCommon; ++e) {
+          add_entry(params, pass, row, e, &sum);
+        }
+        for (; e < end; ++e) {
+          if (may_occur(pass, params.colours[e])) {
+            add_entry(params, pass, row, e, &sum);
+          }
         }
       }
-      const float weight = params.weights[e];
-      for (; low < end && params.holders[low] < first + count; ++low) {
-        into[params.holders[low] - first] += weight * params.holder_weights[low];
+      for (int r = 0; r < kSimilar; ++r) {
+        similar[(row + r) * kLanes + lane] = sum[r];
       }
     }
   }
@@ -153,90 +212,101 @@ A2V_INLINE void substitute(const Pass& pass, const float* values, std::ptrdiff_t
   store(explained, square);
 }
 
+// The sum of `count` rows of a panel times their coefficients.
+A2V_INLINE V16 weighted_sum(const float* column, const float* coefficients, int count) {
+  V16 part[4] = {zero(), zero(), zero(), zero()};  // four sums, which do not wait for each other
+  for (int j = 0; j < count; ++j, column += kLanes) {
+    part[j % 4] = fma(set1(coefficients[j]), load(column), part[j % 4]);
+  }
+  return (part[0] + part[1]) + (part[2] + part[3]);
+}
+
 template <int Count>
 inline void extend_panels(const GpExtendParams& params, const Pass& pass, std::int64_t panel,
-                          const float* similar, std::ptrdiff_t chunk, float* solved,
-                          float* explained) {
+                          float* solved, float* explained, float* mean) {
   const std::ptrdiff_t panel_floats = static_cast<std::ptrdiff_t>(params.num_features) * kLanes;
   const ConstPanels left(pass.features, static_cast<std::ptrdiff_t>(pass.rows) * kLanes);
   const ConstPanels right(params.panels + panel * panel_floats, panel_floats);
   const float* norms = params.norms + panel * kLanes;
-  multiply_panels<Count>(left, pass.rows, params.num_features, right, 0,
-                         [&](int row, int p, V16 product) {
-                           const V16 other = load(similar + row * chunk + p * kLanes);
-                           store(pass.values + (row * Count + p) * kLanes,
-                                 kernel_value(pass, row, product, load(norms + p * kLanes), other));
-                         });
   for (int p = 0; p < Count; ++p) {
-    substitute(pass, pass.values + p * kLanes, Count * kLanes,
-               solved + p * static_cast<std::ptrdiff_t>(params.capacity) * kLanes,
-               explained + p * kLanes);
+    multiply_histograms(params, pass, panel + p, pass.similar + p * kGpRows * kLanes);
+  }
+  multiply_panels<Count>(
+      left, pass.rows, params.num_features, right, 0, [&](int row, int p, V16 product) {
+        const V16 similar = load(pass.similar + (p * kGpRows + row) * kLanes);
+        store(pass.values + (row * Count + p) * kLanes,
+              kernel_value(pass, row, product, load(norms + p * kLanes), similar));
+      });
+  const std::ptrdiff_t panel_rows = static_cast<std::ptrdiff_t>(params.capacity) * kLanes;
+  for (int p = 0; p < Count; ++p) {
+    float* column = solved + (panel + p) * panel_rows;
+    substitute(pass, pass.values + p * kLanes, Count * kLanes, column,
+               explained + (panel + p) * kLanes);
+    if (pass.last) {
+      store(mean + (panel + p) * kLanes,
+            weighted_sum(column, pass.coefficients, pass.known + pass.rows));
+    }
   }
 }
 
 }  // namespace gp_detail
 
 void gp_extend(const GpExtendParams& params, std::int64_t search, std::int64_t first_panel,
-               std::int64_t last_panel, float* workspace) {
+               std::int64_t last_panel, float* workspace, std::int32_t* lines) {
   using namespace gp_detail;
   const std::int64_t most = params.num_points;
-  const std::int64_t count = (last_panel - first_panel) * kLanes;
-  const std::ptrdiff_t panel_rows = static_cast<std::ptrdiff_t>(params.capacity) * kLanes;
-  float* solved = params.solved + search * params.num_panels * panel_rows;
+  float* solved = params.solved + search * params.num_panels * params.capacity * kLanes;
   float* explained = params.explained + search * params.num_panels * kLanes;
+  float* mean = params.mean + search * params.num_panels * kLanes;
   Pass pass{};
   pass.inverse_length = 2.23606797749979F * params.kernel[2 * search];
   pass.weight = params.kernel[2 * search + 1];
-  pass.similar = workspace;
-  pass.features = pass.similar + static_cast<std::ptrdiff_t>(kGpRows) * count;
+  pass.coefficients = params.coefficients + search * most;
+  pass.lines = lines;
+  pass.table = workspace;
+  pass.features = pass.table + kGpRows * (kGpRows * params.most_entries + 1);
   pass.norms = pass.features +
                static_cast<std::ptrdiff_t>(panels_of(params.num_features)) * kLanes * kGpRows;
-  pass.values = pass.norms + kGpRows;
+  pass.similar = pass.norms + kGpRows;
+  pass.values = pass.similar + kGpRows * kGroup * kLanes;
   pass.corner = pass.values + kGpRows * kGroup * kLanes;
   pass.factor = pass.corner + kGpRows * kRows;
   const int last = static_cast<int>(params.last[search]);
   for (int row = static_cast<int>(params.first[search]); row < last; row += kGpRows) {
     pass.known = row;
-    pass.rows = last - row < kGpRows ? last - row : kGpRows;
+    pass.last = last - row <= kGpRows;
+    pass.rows = pass.last ? last - row : kGpRows;
     pass.points = params.rows + search * most + row;
-    add_histograms(params, pass, first_panel * kLanes, count);
+    list_colours(params, pass);
     pack_points(params, pass);
     pack_factor(params.factor + search * most * most, most, pass);
     std::int64_t panel = first_panel;
     for (; panel + kGroup <= last_panel; panel += kGroup) {
-      extend_panels<kGroup>(params, pass, panel, pass.similar + (panel - first_panel) * kLanes,
-                            count, solved + panel * panel_rows, explained + panel * kLanes);
+      extend_panels<kGroup>(params, pass, panel, solved, explained, mean);
     }
     for (; panel < last_panel; ++panel) {
-      extend_panels<1>(params, pass, panel, pass.similar + (panel - first_panel) * kLanes, count,
-                       solved + panel * panel_rows, explained + panel * kLanes);
+      extend_panels<1>(params, pass, panel, solved, explained, mean);
     }
+    forget_colours(params, pass);
   }
 }
 
 void gp_score(const GpAcquireParams& params, std::int64_t search, std::int64_t first_panel,
               std::int64_t last_panel, float* scores) {
-  const float* coefficients = params.coefficients + search * params.num_points;
-  const auto points = static_cast<int>(params.counts[search]);
   const V16 scale = set1(params.scale[search] * params.scale[search]);
   const V16 target = set1(params.target[search]);
   for (std::int64_t panel = first_panel; panel < last_panel; ++panel) {
-    const std::int64_t at = search * params.num_panels + panel;
-    const float* column = params.solved + at * params.capacity * kLanes;
-    V16 part[4] = {zero(), zero(), zero(), zero()};  // in four sums, which do not wait
-    for (int j = 0; j < points; ++j, column += kLanes) {
-      part[j % 4] = fma(set1(coefficients[j]), load(column), part[j % 4]);
-    }
-    const V16 mean = (part[0] + part[1]) + (part[2] + part[3]);
-    const V16 left = set1(1.0F) - load(params.explained + at * kLanes);
+    const std::int64_t at = (search * params.num_panels + panel) * kLanes;
+    const V16 mean = load(params.mean + at);
+    const V16 left = set1(1.0F) - load(params.explained + at);
     const V16 variance = max(set1(kGpLeastVariance), left) * scale;
     store(scores + (panel - first_panel) * kLanes, log_improvement(mean, sqrt(variance), target));
-    if (params.mean != nullptr) {
+    if (params.means != nullptr) {
       const std::int64_t rest = params.num_candidates - panel * kLanes;
       const int lanes = rest < kLanes ? static_cast<int>(rest) : kLanes;
       const std::ptrdiff_t out = search * params.num_candidates + panel * kLanes;
-      store_first(params.mean + out, mean, lanes);
-      store_first(params.variance + out, variance, lanes);
+      store_first(params.means + out, mean, lanes);
+      store_first(params.variances + out, variance, lanes);
     }
   }
 }

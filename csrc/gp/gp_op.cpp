@@ -68,24 +68,29 @@ void check_panels(std::int64_t candidates, std::int64_t panels) {
             " do not hold ", candidates, " candidates");
 }
 
-// Rows of candidates that are there, so that kernels stay inside the lists.
-void check_rows(const a2v::GpExtendParams& params, std::int64_t searches, std::int64_t candidates) {
+// Checks that rows are of candidates that are there, so that kernels stay inside the lists; returns
+// the most entries of one of them.
+std::int64_t check_rows(const a2v::GpExtendParams& params, std::int64_t searches) {
+  std::int64_t most = 0;
   for (std::int64_t s = 0; s < searches; ++s) {
     A2V_CHECK(params.first[s] >= 0 && params.first[s] <= params.last[s] &&
                   params.last[s] <= params.num_points,
               "first: ", params.first[s], " of ", params.last[s], " rows in search ", s);
     for (std::int64_t m = params.first[s]; m < params.last[s]; ++m) {
       const std::int64_t row = params.rows[s * params.num_points + m];
-      A2V_CHECK(row >= 0 && row < candidates, "rows: ", row, " is outside 0..", candidates - 1);
+      A2V_CHECK(row >= 0 && row < params.num_candidates, "rows: ", row, " is outside 0..",
+                params.num_candidates - 1);
+      most = std::max(most, params.starts[row + 1] - params.starts[row]);
     }
   }
+  return most;
 }
 
 void gp_extend(const Tensor& panels, const Tensor& norms, const Tensor& starts,
-               const Tensor& colours, const Tensor& weights, const Tensor& holder_starts,
-               const Tensor& holders, const Tensor& holder_weights, const Tensor& rows,
-               const Tensor& first, const Tensor& last, const Tensor& factor, const Tensor& kernel,
-               const Tensor& solved, const Tensor& explained) {
+               const Tensor& colours, const Tensor& weights, std::int64_t num_colours,
+               const Tensor& rows, const Tensor& first, const Tensor& last, const Tensor& factor,
+               const Tensor& kernel, const Tensor& coefficients, const Tensor& solved,
+               const Tensor& explained, const Tensor& mean) {
   const std::int64_t searches = rows.size(0), points = rows.size(1), count = panels.size(0);
   const std::int64_t entries = colours.size(0), capacity = solved.size(2);
   check_panels(starts.size(0) - 1, count);
@@ -94,68 +99,68 @@ void gp_extend(const Tensor& panels, const Tensor& norms, const Tensor& starts,
   check("starts", starts, ScalarType::Long, {starts.size(0)});
   check("colours", colours, ScalarType::Int, {entries});
   check("weights", weights, ScalarType::Float, {entries});
-  check("holder_starts", holder_starts, ScalarType::Long, {holder_starts.size(0)});
-  check("holders", holders, ScalarType::Int, {entries});
-  check("holder_weights", holder_weights, ScalarType::Float, {entries});
   check("rows", rows, ScalarType::Long, {searches, points});
   check("first", first, ScalarType::Long, {searches});
   check("last", last, ScalarType::Long, {searches});
   check("factor", factor, ScalarType::Float, {searches, points, points});
   check("kernel", kernel, ScalarType::Float, {searches, 2});
+  check("coefficients", coefficients, ScalarType::Float, {searches, points});
   check("solved", solved, ScalarType::Float, {searches, count, capacity, a2v::kGpLanes});
   check("explained", explained, ScalarType::Float, {searches, count, a2v::kGpLanes});
+  check("mean", mean, ScalarType::Float, {searches, count, a2v::kGpLanes});
   A2V_CHECK(panels.size(1) <= kMaxFeatures &&
                 points <= std::min<std::int64_t>(capacity, a2v::kMaxGpPoints),
             "rows: ", points, " points for ", capacity, " rows of solved");
-  A2V_CHECK(solved.is_contiguous() && explained.is_contiguous(),
-            "solved, explained: not contiguous, and written in place");
-  const Tensor inputs[] = {packed(panels),  packed(norms),          packed(starts),
-                           packed(colours), packed(weights),        packed(holder_starts),
-                           packed(holders), packed(holder_weights), packed(rows),
-                           packed(first),   packed(last),           packed(factor),
-                           packed(kernel)};
-  const a2v::GpExtendParams params = {
+  A2V_CHECK(solved.is_contiguous() && explained.is_contiguous() && mean.is_contiguous(),
+            "solved, explained, mean: not contiguous, and written in place");
+  const Tensor inputs[] = {packed(panels),  packed(norms),  packed(starts),      packed(colours),
+                           packed(weights), packed(rows),   packed(first),       packed(last),
+                           packed(factor),  packed(kernel), packed(coefficients)};
+  a2v::GpExtendParams params = {
       .num_features = static_cast<int>(panels.size(1)),
       .num_points = static_cast<int>(points),
       .capacity = static_cast<int>(capacity),
       .num_panels = count,
+      .num_candidates = starts.size(0) - 1,
+      .most_entries = 0,
       .panels = inputs[0].const_data_ptr<float>(),
       .norms = inputs[1].const_data_ptr<float>(),
       .starts = inputs[2].const_data_ptr<std::int64_t>(),
       .colours = inputs[3].const_data_ptr<std::int32_t>(),
       .weights = inputs[4].const_data_ptr<float>(),
-      .holder_starts = inputs[5].const_data_ptr<std::int64_t>(),
-      .holders = inputs[6].const_data_ptr<std::int32_t>(),
-      .holder_weights = inputs[7].const_data_ptr<float>(),
-      .rows = inputs[8].const_data_ptr<std::int64_t>(),
-      .first = inputs[9].const_data_ptr<std::int64_t>(),
-      .last = inputs[10].const_data_ptr<std::int64_t>(),
-      .factor = inputs[11].const_data_ptr<float>(),
-      .kernel = inputs[12].const_data_ptr<float>(),
+      .rows = inputs[5].const_data_ptr<std::int64_t>(),
+      .first = inputs[6].const_data_ptr<std::int64_t>(),
+      .last = inputs[7].const_data_ptr<std::int64_t>(),
+      .factor = inputs[8].const_data_ptr<float>(),
+      .kernel = inputs[9].const_data_ptr<float>(),
+      .coefficients = inputs[10].const_data_ptr<float>(),
       .solved = solved.mutable_data_ptr<float>(),
       .explained = explained.mutable_data_ptr<float>(),
+      .mean = mean.mutable_data_ptr<float>(),
   };
-  check_rows(params, searches, starts.size(0) - 1);
+  params.most_entries = check_rows(params, searches);
   const std::int64_t chunks = num_chunks(count);
   const Kernels run = kernels();
   torch::stable::parallel_for(
       0, searches * chunks, 1, [&](std::int64_t first_task, std::int64_t last_task) {
-        std::vector<float> workspace(static_cast<std::size_t>(
-            a2v::gp_extend_floats(params.num_features, params.num_points)));
+        std::vector<float> workspace(static_cast<std::size_t>(a2v::gp_extend_floats(params)));
+        std::vector<std::int32_t> lines(static_cast<std::size_t>(num_colours));
         for (std::int64_t task = first_task; task < last_task; ++task) {
           const std::int64_t s = task / chunks;
           const std::int64_t panel = task % chunks * a2v::kGpPanels;
           const std::int64_t end = std::min(panel + a2v::kGpPanels, count);
           if (params.first[s] == 0) {
-            float* squares = params.explained + s * count * a2v::kGpLanes;
-            std::fill(squares + panel * a2v::kGpLanes, squares + end * a2v::kGpLanes, 0.0F);
+            for (float* sums : {params.explained, params.mean}) {
+              sums += s * count * a2v::kGpLanes;
+              std::fill(sums + panel * a2v::kGpLanes, sums + end * a2v::kGpLanes, 0.0F);
+            }
           }
-          run.extend(params, s, panel, end, workspace.data());
+          run.extend(params, s, panel, end, workspace.data(), lines.data());
         }
       });
 }
 
-// The best K of every chunk of every search, in keys [S, chunks, K].
+// The best K of every search and thread, in keys [S, chunks, K] where the thread's chunks begin.
 void search_chunks(const a2v::GpAcquireParams& params, std::int64_t searches, int num_results,
                    const std::uint8_t* visited, std::uint64_t* keys) {
   const std::int64_t chunks = num_chunks(params.num_panels);
@@ -163,67 +168,58 @@ void search_chunks(const a2v::GpAcquireParams& params, std::int64_t searches, in
   torch::stable::parallel_for(
       0, searches * chunks, 1, [&](std::int64_t first_task, std::int64_t last_task) {
         std::vector<float> scores(a2v::kGpPanels * a2v::kGpLanes);
+        std::optional<a2v::BestKeys> best;
         for (std::int64_t task = first_task; task < last_task; ++task) {
           const std::int64_t s = task / chunks;
           const std::int64_t panel = task % chunks * a2v::kGpPanels;
           const std::int64_t end = std::min(panel + a2v::kGpPanels, params.num_panels);
           run.score(params, s, panel, end, scores.data());
-          a2v::BestKeys best(keys + task * num_results, num_results);
+          if (task == first_task || task % chunks == 0) {
+            best.emplace(keys + task * num_results, num_results);
+          }
           a2v::offer_scores(scores.data(), panel * a2v::kGpLanes,
                             std::min(end * a2v::kGpLanes, params.num_candidates),
                             visited == nullptr ? nullptr : visited + s * params.num_candidates,
-                            &best);
+                            &*best);
         }
       });
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> gp_acquire(
-    const Tensor& solved, const Tensor& explained, const Tensor& coefficients, const Tensor& counts,
-    const Tensor& scale, const Tensor& target, const std::optional<Tensor>& visited,
-    std::int64_t num_candidates, std::int64_t num_results, bool predictions) {
-  const std::int64_t searches = solved.size(0), panels = solved.size(1), capacity = solved.size(2);
-  const std::int64_t points = coefficients.size(1);
+std::tuple<Tensor, Tensor, Tensor, Tensor> gp_acquire(const Tensor& mean, const Tensor& explained,
+                                                      const Tensor& scale, const Tensor& target,
+                                                      const std::optional<Tensor>& visited,
+                                                      std::int64_t num_candidates,
+                                                      std::int64_t num_results, bool predictions) {
+  const std::int64_t searches = mean.size(0), panels = mean.size(1);
   check_panels(num_candidates, panels);
-  check("solved", solved, ScalarType::Float, {searches, panels, capacity, a2v::kGpLanes});
+  check("mean", mean, ScalarType::Float, {searches, panels, a2v::kGpLanes});
   check("explained", explained, ScalarType::Float, {searches, panels, a2v::kGpLanes});
-  check("coefficients", coefficients, ScalarType::Float, {searches, points});
-  check("counts", counts, ScalarType::Long, {searches});
   check("scale", scale, ScalarType::Float, {searches});
   check("target", target, ScalarType::Float, {searches});
   if (visited.has_value()) check("visited", *visited, ScalarType::Bool, {searches, num_candidates});
   A2V_CHECK(num_candidates <= (std::int64_t{1} << 32) && num_results >= 0 && num_results <= 1024,
             "num_results: ", num_results, " is outside 0..1024");
-  A2V_CHECK(points <= std::min<std::int64_t>(capacity, a2v::kMaxGpPoints), "coefficients: ", points,
-            " points for ", capacity, " rows of solved");
-  const Tensor inputs[] = {packed(solved), packed(explained), packed(coefficients),
-                           packed(counts), packed(scale),     packed(target)};
-  const Tensor mask = packed(visited.has_value() ? *visited : counts);  // counts: never read
+  const Tensor inputs[] = {packed(mean), packed(explained), packed(scale), packed(target)};
+  const Tensor mask = packed(visited.has_value() ? *visited : scale);  // scale: never read
   const auto empty = [&](std::int64_t width, ScalarType dtype) {
-    return torch::stable::new_empty(solved, {searches, width}, dtype);
+    return torch::stable::new_empty(mean, {searches, width}, dtype);
   };
   Tensor scores = empty(num_results, ScalarType::Float);
   Tensor indices = empty(num_results, ScalarType::Long);
-  Tensor mean = empty(predictions ? num_candidates : 0, ScalarType::Float);
-  Tensor variance = empty(predictions ? num_candidates : 0, ScalarType::Float);
+  Tensor means = empty(predictions ? num_candidates : 0, ScalarType::Float);
+  Tensor variances = empty(predictions ? num_candidates : 0, ScalarType::Float);
   const a2v::GpAcquireParams params = {
-      .num_points = static_cast<int>(points),
-      .capacity = static_cast<int>(capacity),
       .num_panels = panels,
       .num_candidates = num_candidates,
-      .solved = inputs[0].const_data_ptr<float>(),
+      .mean = inputs[0].const_data_ptr<float>(),
       .explained = inputs[1].const_data_ptr<float>(),
-      .coefficients = inputs[2].const_data_ptr<float>(),
-      .counts = inputs[3].const_data_ptr<std::int64_t>(),
-      .scale = inputs[4].const_data_ptr<float>(),
-      .target = inputs[5].const_data_ptr<float>(),
-      .mean = predictions ? mean.mutable_data_ptr<float>() : nullptr,
-      .variance = predictions ? variance.mutable_data_ptr<float>() : nullptr,
+      .scale = inputs[2].const_data_ptr<float>(),
+      .target = inputs[3].const_data_ptr<float>(),
+      .means = predictions ? means.mutable_data_ptr<float>() : nullptr,
+      .variances = predictions ? variances.mutable_data_ptr<float>() : nullptr,
   };
-  A2V_CHECK(std::all_of(params.counts, params.counts + searches,
-                        [&](std::int64_t n) { return n >= 0 && n <= points; }),
-            "counts: outside 0..", points);
   const std::int64_t listed = num_chunks(panels) * num_results;
-  std::vector<std::uint64_t> keys(static_cast<std::size_t>(searches * listed));
+  std::vector<std::uint64_t> keys(static_cast<std::size_t>(searches * listed), a2v::kNoKey);
   const void* gone = visited.has_value() ? mask.const_data_ptr() : nullptr;
   search_chunks(params, searches, static_cast<int>(num_results),
                 static_cast<const std::uint8_t*>(gone), keys.data());
@@ -232,7 +228,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> gp_acquire(
                    scores.mutable_data_ptr<float>() + s * num_results,
                    indices.mutable_data_ptr<std::int64_t>() + s * num_results);
   }
-  return {scores, indices, mean, variance};
+  return {scores, indices, means, variances};
 }
 
 }  // namespace

@@ -18,6 +18,7 @@
 namespace {
 
 constexpr int kLanes = a2v::kGpLanes;
+constexpr int kSpread = 977;  // common colours, and beyond them
 
 void expect(bool condition, const std::string& what) {
   if (condition) return;
@@ -46,9 +47,9 @@ std::vector<Kernels> levels() {
 struct Case {
   int candidates, features, colours, points, capacity;
   std::int64_t panels;
-  std::vector<float> values, norms, weights, holder_weights, factor, kernel, solved, explained;
-  std::vector<std::int64_t> starts, holder_starts, rows, first, last;
-  std::vector<std::int32_t> colour, holders;
+  std::vector<float> values, norms, weights, factor, kernel, coefficients, solved, explained, mean;
+  std::vector<std::int64_t> starts, rows, first, last;
+  std::vector<std::int32_t> colour;
   std::vector<double> exact;  // [M, Q] V
 
   Case(int q, int d, int c, int m, std::mt19937& random)
@@ -72,6 +73,8 @@ struct Case {
     solve();
     solved.assign(static_cast<std::size_t>(panels * capacity * kLanes), NAN);
     explained.assign(norms.size(), 0.0F);
+    mean.assign(norms.size(), NAN);
+    coefficients.assign(static_cast<std::size_t>(m), 0.25F);
   }
 
   float& at(int i, int k) {
@@ -79,7 +82,6 @@ struct Case {
   }
 
   void fill_histograms(std::mt19937& random) {
-    std::vector<std::vector<std::pair<int, float>>> held(static_cast<std::size_t>(colours));
     starts = {0};
     for (int i = 0; i < candidates; ++i) {
       std::vector<std::pair<int, float>> row;
@@ -90,19 +92,10 @@ struct Case {
         square += count * count;
       }
       for (const auto& [k, count] : row) {
-        colour.push_back(k);
+        colour.push_back(kSpread * k);
         weights.push_back(count / std::sqrt(square));
-        held[static_cast<std::size_t>(k)].emplace_back(i, weights.back());
       }
       starts.push_back(static_cast<std::int64_t>(colour.size()));
-    }
-    holder_starts = {0};
-    for (const auto& list : held) {
-      for (const auto& [i, weight] : list) {
-        holders.push_back(i);
-        holder_weights.push_back(weight);
-      }
-      holder_starts.push_back(static_cast<std::int64_t>(holders.size()));
     }
   }
 
@@ -152,21 +145,22 @@ struct Case {
             .num_points = points,
             .capacity = capacity,
             .num_panels = panels,
+            .num_candidates = candidates,
+            .most_entries = colours,
             .panels = values.data(),
             .norms = norms.data(),
             .starts = starts.data(),
             .colours = colour.data(),
             .weights = weights.data(),
-            .holder_starts = holder_starts.data(),
-            .holders = holders.data(),
-            .holder_weights = holder_weights.data(),
             .rows = rows.data(),
             .first = first.data(),
             .last = last.data(),
             .factor = factor.data(),
             .kernel = kernel.data(),
+            .coefficients = coefficients.data(),
             .solved = solved.data(),
-            .explained = explained.data()};
+            .explained = explained.data(),
+            .mean = mean.data()};
   }
 };
 
@@ -176,9 +170,10 @@ void extend(const Kernels& level, Case& given, std::int64_t part) {
   std::vector<std::jthread> threads;
   for (std::int64_t panel = 0; panel < given.panels; panel += part) {
     threads.emplace_back([&, panel] {
-      std::vector<float> workspace(
-          static_cast<std::size_t>(a2v::gp_extend_floats(given.features, given.points)));
-      level.extend(params, 0, panel, std::min(panel + part, given.panels), workspace.data());
+      std::vector<float> workspace(static_cast<std::size_t>(a2v::gp_extend_floats(params)));
+      std::vector<std::int32_t> lines(static_cast<std::size_t>(kSpread * given.colours));
+      level.extend(params, 0, panel, std::min(panel + part, given.panels), workspace.data(),
+                   lines.data());
     });
   }
 }
@@ -204,23 +199,17 @@ void check(const Kernels& level, Case& given) {
 
 void check_scores(const Kernels& level, Case& given) {
   const auto q = static_cast<std::size_t>(given.candidates);
-  std::vector<float> coefficients(static_cast<std::size_t>(given.points), 0.25F);
-  const std::vector<std::int64_t> counts = {given.points};
   const float scale = 1.5F, target = 0.7F;
   std::vector<float> mean(q), variance(q);
   std::vector<float> scores(static_cast<std::size_t>(given.panels * kLanes));
-  const a2v::GpAcquireParams params = {.num_points = given.points,
-                                       .capacity = given.capacity,
-                                       .num_panels = given.panels,
+  const a2v::GpAcquireParams params = {.num_panels = given.panels,
                                        .num_candidates = given.candidates,
-                                       .solved = given.solved.data(),
+                                       .mean = given.mean.data(),
                                        .explained = given.explained.data(),
-                                       .coefficients = coefficients.data(),
-                                       .counts = counts.data(),
                                        .scale = &scale,
                                        .target = &target,
-                                       .mean = mean.data(),
-                                       .variance = variance.data()};
+                                       .means = mean.data(),
+                                       .variances = variance.data()};
   level.score(params, 0, 0, given.panels, scores.data());
   for (std::size_t c = 0; c < q; ++c) {
     double wanted = 0;
