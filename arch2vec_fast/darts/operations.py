@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from arch2vec_fast.darts.depthwise import Depthwise
+
 __all__ = ["FactorizedReduce", "build_operation", "relu_conv_norm"]
 
 
@@ -60,17 +62,7 @@ def _depthwise_separable(
     channels: int, size: int, stride: int, *, dilation: int, affine: bool
 ) -> tuple[nn.Module, ...]:
     """ReLU, depthwise convolution, 1x1 convolution, batch norm."""
-    padding = dilation * (size // 2)
-    depthwise = nn.Conv2d(
-        channels,
-        channels,
-        size,
-        stride,
-        padding=padding,
-        dilation=dilation,
-        groups=channels,
-        bias=False,
-    )
+    depthwise = Depthwise(channels, size, stride, dilation=dilation)
     pointwise = nn.Conv2d(channels, channels, 1, bias=False)
     return nn.ReLU(), depthwise, pointwise, nn.BatchNorm2d(channels, affine=affine)
 
@@ -91,12 +83,15 @@ class FactorizedReduce(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, affine: bool = True) -> None:
         super().__init__()
-        self.conv_1 = nn.Conv2d(inputs, outputs // 2, 1, stride=2, bias=False)
-        self.conv_2 = nn.Conv2d(inputs, outputs // 2, 1, stride=2, bias=False)
+        self.conv_1 = nn.Conv2d(inputs, outputs // 2, 1, bias=False)
+        self.conv_2 = nn.Conv2d(inputs, outputs // 2, 1, bias=False)
         self.bn = nn.BatchNorm2d(outputs, affine=affine)
 
     def forward(self, images: Tensor) -> Tensor:
-        active = torch.relu(images)
-        halves = (self.conv_1(active), self.conv_2(active[:, :, 1:, 1:]))
+        # Picking the pixels first is faster than a stride: the others are not even activated.
+        halves = [
+            convolution(torch.relu(images[:, :, first::2, first::2]))
+            for first, convolution in enumerate((self.conv_1, self.conv_2))
+        ]
         result: Tensor = self.bn(torch.cat(halves, dim=1))
         return result
