@@ -63,6 +63,10 @@ inline void clear_line(float* line) {
   }
 }
 
+// Into the second-level cache. Panels lie apart, at each the processor's own prefetching begins
+// anew, and a candidate's few hundred numbers are over before it has caught up.
+A2V_INLINE void fetch(const float* line) { __builtin_prefetch(line, 0, 2); }
+
 A2V_INLINE bool may_occur(const Pass& pass, std::int32_t colour) {
   return (pass.filter[colour >> 6 & (kFilterWords - 1)] >> (colour & 63) & 1) != 0;
 }
@@ -106,11 +110,15 @@ A2V_INLINE void add_entry(const GpExtendParams& params, const Pass& pass, int ro
 }
 
 // Products of the histograms of the new points with those of a panel's candidates: [kGpRows][16].
+// features: of the panel after, fetched meanwhile.
 inline void multiply_histograms(const GpExtendParams& params, const Pass& pass, std::int64_t panel,
-                                float* similar) {
+                                const float* features, float* similar) {
   for (int row = 0; row < pass.rows; row += kSimilar) {
     for (int lane = 0; lane < kLanes; ++lane) {
       const std::int64_t candidate = panel * kLanes + lane;
+      for (int d = lane; row == 0 && d < params.num_features; d += kLanes) {
+        fetch(features + d * kLanes);
+      }
       Similar sum = {};
       if (candidate < params.num_candidates) {
         const std::int64_t end = params.starts[candidate + 1];
@@ -172,8 +180,9 @@ A2V_INLINE V16 kernel_value(const Pass& pass, int row, V16 product, V16 norms, V
 }
 
 // Rows known .. known + rows - 1 of V in one panel: values - L V above, divided by the diagonal.
+// ahead: floats to the panel after, which is fetched meanwhile.
 A2V_INLINE void substitute(const Pass& pass, const float* values, std::ptrdiff_t stride,
-                           float* solved, float* explained) {
+                           std::ptrdiff_t ahead, float* solved, float* explained) {
   const float* factor = pass.factor;
   const float* corner = pass.corner;
   V16 square = load(explained);
@@ -188,6 +197,9 @@ A2V_INLINE void substitute(const Pass& pass, const float* values, std::ptrdiff_t
     const float* column = solved;
     for (int j = 0; j < above; ++j, column += kLanes, factor += kRows) {
       const V16 v = load(column);
+      if (block == 0) {
+        fetch(column + ahead);
+      }
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
         acc[r] = fma(set1(factor[r]), v, acc[r]);
@@ -215,21 +227,33 @@ A2V_INLINE void substitute(const Pass& pass, const float* values, std::ptrdiff_t
 // The sum of `count` rows of a panel times their coefficients.
 A2V_INLINE V16 weighted_sum(const float* column, const float* coefficients, int count) {
   V16 part[4] = {zero(), zero(), zero(), zero()};  // four sums, which do not wait for each other
-  for (int j = 0; j < count; ++j, column += kLanes) {
-    part[j % 4] = fma(set1(coefficients[j]), load(column), part[j % 4]);
+  int j = 0;
+  for (; j + 4 <= count; j += 4) {
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) {
+      part[k] = fma(set1(coefficients[j + k]), load(column + (j + k) * kLanes), part[k]);
+    }
+  }
+#pragma GCC unroll 3
+  for (int k = 0; k < 3; ++k) {
+    if (j + k < count) {
+      part[k] = fma(set1(coefficients[j + k]), load(column + (j + k) * kLanes), part[k]);
+    }
   }
   return (part[0] + part[1]) + (part[2] + part[3]);
 }
 
 template <int Count>
 inline void extend_panels(const GpExtendParams& params, const Pass& pass, std::int64_t panel,
-                          float* solved, float* explained, float* mean) {
+                          std::int64_t last_panel, float* solved, float* explained, float* mean) {
   const std::ptrdiff_t panel_floats = static_cast<std::ptrdiff_t>(params.num_features) * kLanes;
   const ConstPanels left(pass.features, static_cast<std::ptrdiff_t>(pass.rows) * kLanes);
   const ConstPanels right(params.panels + panel * panel_floats, panel_floats);
   const float* norms = params.norms + panel * kLanes;
+  const std::ptrdiff_t ahead = panel + 2 * Count <= last_panel ? Count : 0;
   for (int p = 0; p < Count; ++p) {
-    multiply_histograms(params, pass, panel + p, pass.similar + p * kGpRows * kLanes);
+    multiply_histograms(params, pass, panel + p, params.panels + (panel + p + ahead) * panel_floats,
+                        pass.similar + p * kGpRows * kLanes);
   }
   multiply_panels<Count>(
       left, pass.rows, params.num_features, right, 0, [&](int row, int p, V16 product) {
@@ -240,7 +264,7 @@ inline void extend_panels(const GpExtendParams& params, const Pass& pass, std::i
   const std::ptrdiff_t panel_rows = static_cast<std::ptrdiff_t>(params.capacity) * kLanes;
   for (int p = 0; p < Count; ++p) {
     float* column = solved + (panel + p) * panel_rows;
-    substitute(pass, pass.values + p * kLanes, Count * kLanes, column,
+    substitute(pass, pass.values + p * kLanes, Count * kLanes, ahead * panel_rows, column,
                explained + (panel + p) * kLanes);
     if (pass.last) {
       store(mean + (panel + p) * kLanes,
@@ -282,10 +306,10 @@ void gp_extend(const GpExtendParams& params, std::int64_t search, std::int64_t f
     pack_factor(params.factor + search * most * most, most, pass);
     std::int64_t panel = first_panel;
     for (; panel + kGroup <= last_panel; panel += kGroup) {
-      extend_panels<kGroup>(params, pass, panel, solved, explained, mean);
+      extend_panels<kGroup>(params, pass, panel, last_panel, solved, explained, mean);
     }
     for (; panel < last_panel; ++panel) {
-      extend_panels<1>(params, pass, panel, solved, explained, mean);
+      extend_panels<1>(params, pass, panel, last_panel, solved, explained, mean);
     }
     forget_colours(params, pass);
   }
