@@ -26,11 +26,15 @@ def table4(
         str, typer.Option(help="What to train on; see `darts train --data`.")
     ] = "digits",
     training: Annotated[str, typer.Option(help="Recipe of a query: small or query.")] = "small",
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Of a query.", show_default="3 for small, otherwise the recipe's"),
+    ] = None,
     final: Annotated[str, typer.Option(help="Recipe of the winners: small or cifar10.")] = "small",
     final_seeds: Annotated[int, typer.Option(help="Trainings of each winner.")] = 3,
     queries: Annotated[
         int | None,
-        typer.Option(help="Of a search.", show_default="40; 100 with --surrogate"),
+        typer.Option(help="Of a search.", show_default="24; 100 with --surrogate"),
     ] = None,
     recipe: Annotated[str, typer.Option(help="Of the searches: best, released or paper.")] = "best",
     seed: Annotated[int, typer.Option(help="Of the searches and of their trainings.")] = 0,
@@ -80,8 +84,8 @@ def table4(
 
     arch2vec-fast table4 --out table4
 
-    arch2vec-fast table4 --out paper --images cifar10:data --training query --final cifar10 \
---queries 100 --workers 4 --device cuda
+    arch2vec-fast table4 --out paper --images cifar10:data --training query --final cifar10
+    --queries 100 --workers 4 --device cuda
 
     arch2vec-fast table4 --out table4 --surrogate
     """
@@ -111,6 +115,7 @@ def table4(
         Training(
             images=images,
             recipe=training,
+            epochs=epochs,
             final=final,
             final_seeds=final_seeds,
             seed=seed,
