@@ -188,7 +188,9 @@ def studies(traces: Sequence[Trace], names: Sequence[str] | None = None) -> list
     """Traces grouped by benchmark, method and recipe, in the order they first appear.
 
     names: what to call each trace in errors. Raises ValueError where a trace is empty, a seed
-    comes twice, or traces of one benchmark have different rewards: those must not share a plot.
+    comes twice, traces of one benchmark have different rewards: those must not share a plot, or
+    those of one method and recipe differ in budget, embeddings or fields of the recipe: those must
+    not share a mean.
     """
     names = names or [f"trace {number}" for number in range(len(traces))]
     groups: dict[tuple[str, str, str], list[Trace]] = {}
@@ -204,7 +206,14 @@ def studies(traces: Sequence[Trace], names: Sequence[str] | None = None) -> list
                     f"{reference.metadata.get(fact)!r} in {other}; "
                     "compare searches of one reward"
                 )
-        groups.setdefault((trace.benchmark, trace.method, trace.recipe), []).append(trace)
+        group = groups.setdefault((trace.benchmark, trace.method, trace.recipe), [])
+        for fact in ("budget", "embeddings", "recipe_fields"):
+            if group and trace.metadata.get(fact) != group[0].metadata.get(fact):
+                raise ValueError(
+                    f"{name}: {trace.method} ({trace.recipe}) has other {fact} here than in other "
+                    "files; report them apart, or give the recipe another name"
+                )
+        group.append(trace)
     return [_study(key, group) for key, group in groups.items()]
 
 

@@ -32,13 +32,13 @@ class Answers(NamedTuple):
 
 
 class Ceiling(NamedTuple):
-    """What no search of a benchmark can exceed, accuracies in [0, 1]."""
+    """What a search that finds the best reward returns, and the best there is; in [0, 1]."""
 
     validation: float
     """The largest reward of the pool."""
     test_of_pick: float
     """Test accuracy of the cell with the largest reward: what a perfect search returns. The mean
-    over cells that tie for it."""
+    over cells that tie for it, so a search that finds the luckier of them is above it."""
     test: float
     """The largest test accuracy of the pool: an oracle's number."""
 

@@ -50,7 +50,11 @@ def read_npz(name: str, path: Path) -> TableBenchmark:
         raise ValueError(
             f"{path}: lacks the column {missing[0]}, which {name} needs; fetch it again"
         )
-    return build(name, columns)
+    try:
+        return build(name, columns)
+    except (ValueError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: damaged table of {name} ({reason}); fetch it again") from None
 
 
 def _load(path: Path, needed: Sequence[str]) -> tuple[Columns, list[str]]:
@@ -89,6 +93,8 @@ def _nasbench201(
 def _nasbench201_cells(columns: Columns) -> CellBatch:
     space = spaces.get("nasbench201")
     names = [str(op) for op in columns["op_names"]]
+    if unknown := sorted(set(names) - set(space.op_names)):
+        raise ValueError(f"op_names: {unknown[0]!r} is no operation of nasbench201")
     number = np.array([space.op_names.index(op) for op in names])
     inner = number[columns["ops"]]
     adjacency, node_ops = space.enumerate()[[0]].to_dense()

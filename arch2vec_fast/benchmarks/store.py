@@ -92,10 +92,16 @@ def with_noise(bench: TableBenchmark, noise: str) -> TableBenchmark:
     """`bench` under a choice of noise; with several runs its reward says which of them answer.
 
     The text is made of two entries of the metadata: `quantity`, e.g. "validation accuracy after
-    108 epochs", and `runs`, e.g. "3 runs". Raises ValueError for another noise.
+    108 epochs", and `runs`, e.g. "3 runs". Raises ValueError for another noise, and for "run" where
+    a cell has one value: there is nothing to draw from.
     """
     if noise not in ("mean", "run"):
         raise ValueError(f"noise: {noise!r} is neither 'mean' nor 'run'")
+    if noise == "run" and bench.validation.shape[2] == 1:
+        raise ValueError(
+            f"noise: this table of {bench.name} holds one value a cell, no runs to draw from; "
+            "choose 'mean', or import the benchmark's own file"
+        )
     reward = bench.reward
     if bench.validation.shape[2] > 1 and {"quantity", "runs"} <= set(bench.metadata):
         runs = bench.metadata["runs"]

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
+from arch2vec_fast.benchmarks.base import Benchmark
+from arch2vec_fast.embeddings import EmbeddingTable
 from arch2vec_fast.search.base import Searcher, SearchProblem
 
-__all__ = ["METHODS", "Method", "create", "get"]
+__all__ = ["METHODS", "Method", "check", "create", "get"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,19 +108,22 @@ def get(name: str) -> Method:
     return METHODS[name]
 
 
-def create(name: str, problem: SearchProblem) -> Searcher:
-    """The S searches of `problem` by the method called `name`.
-
-    Raises ValueError where the method needs embeddings or fidelities that the problem lacks.
-    """
+def check(name: str, benchmark: Benchmark, embeddings: EmbeddingTable | None) -> None:
+    """ValueError where the method called `name` needs embeddings or fidelities that are lacking."""
     method = get(name)
-    if method.needs_embeddings and problem.embeddings is None:
+    if method.needs_embeddings and embeddings is None:
         raise ValueError(f"embeddings: {name} searches in an embedding; give --embeddings")
-    if method.needs_fidelities and len(problem.benchmark.fidelities) < 2:
+    if method.needs_fidelities and len(benchmark.fidelities) < 2:
         raise ValueError(
-            f"method: {name} trains for several lengths, but {problem.benchmark.name} has "
+            f"method: {name} trains for several lengths, but {benchmark.name} has "
             "one; choose a benchmark with fidelities"
         )
+
+
+def create(name: str, problem: SearchProblem) -> Searcher:
+    """The S searches of `problem` by the method called `name`; raises what `check` does."""
+    check(name, problem.benchmark, problem.embeddings)
+    method = get(name)
     module, _, attribute = method.factory.partition(":")
     factory: Callable[[SearchProblem], Searcher] = getattr(import_module(module), attribute)
     return factory(problem)

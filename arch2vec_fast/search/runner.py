@@ -48,9 +48,11 @@ class Budget:
     def check(self, benchmark: Benchmark) -> None:
         """ValueError where the benchmark cannot be searched under this budget."""
         if self.seconds is None and self.queries is None:
-            raise ValueError("budget: none given; pass seconds or queries")
+            raise ValueError(
+                "budget: none given; give seconds (--budget-seconds) or queries (--queries)"
+            )
         if self.queries is not None and self.queries < 1:
-            raise ValueError(f"queries: {self.queries} is below one query")
+            raise ValueError(f"queries: {self.queries} is below one query; give 1 or more")
         if self.seconds is None:
             return
         if not self.seconds > 0 or math.isinf(self.seconds):
@@ -88,7 +90,8 @@ def search(
         seeds: of the searches, distinct, >= 0.
         seconds, queries: the budget of each search; see `Budget`.
         recipe: of the method, a preset's name or a `SearchRecipe`.
-        embeddings: vectors of at least the pool's cells, in any order; arch2vec methods need them.
+        embeddings: vectors of at least the pool's cells, in any order; arch2vec methods need them,
+            others do not look at them.
         out: a directory. Groups of up to 50 seeds are written there as they end; the same call
             goes on where an interrupted one stopped and returns what an uninterrupted one would.
         progress: a line on standard error.
@@ -107,7 +110,11 @@ def search(
     budget = Budget(seconds=seconds, queries=queries)
     budget.check(benchmark)
     numbers = _check_seeds(seeds)
-    vectors = None if embeddings is None else align(embeddings, benchmark)
+    methods.check(method, benchmark, embeddings)
+    device = check_device(device)
+    vectors = None
+    if embeddings is not None and methods.get(method).needs_embeddings:
+        vectors = align(embeddings, benchmark)
     metadata = _describe(benchmark, method, chosen, budget, vectors)
     folder = None if out is None else _Folder(Path(out), metadata, numbers)
     if folder is not None and folder.trace.exists():
@@ -119,13 +126,14 @@ def search(
         for start in range(0, len(numbers), size):
             group = numbers[start : start + size]
             part = None if folder is None else folder.load(start)
-            if part is None:
+            # A later version may form other groups: what is not this one's is searched again.
+            if part is None or part.seeds.tolist() != group.tolist():
                 problem = SearchProblem(
                     benchmark=benchmark,
                     seeds=group,
                     recipe=chosen,
                     embeddings=vectors,
-                    device=check_device(device),
+                    device=device,
                 )
                 searcher = methods.create(method, problem)
                 columns = run_group(searcher, problem, budget, _report(bar, start, len(group)))

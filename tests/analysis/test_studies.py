@@ -65,6 +65,8 @@ def test_rejects_what_must_not_be_compared() -> None:
         studies([one, trace({1: [1]}, method="evolution", reward="other")])
     with pytest.raises(ValueError, match=r"trace 1: noise is 'run'"):
         studies([one, trace({1: [1]}, noise="run")])
+    with pytest.raises(ValueError, match=r"trace 1: random .paper. has other budget here"):
+        studies([one, trace({1: [1]}, budget={"seconds": None, "queries": 7})])
     with pytest.raises(ValueError, match="same seed twice"):
         studies([one, trace({0: [2]})])
     with pytest.raises(ValueError, match="trace 0: holds no seeds"):

@@ -62,8 +62,14 @@ def test_the_reward_names_the_choice_of_runs(tmp_path: Path) -> None:
         read.query(rows, seeds).validation,
         benchmarks.read_table(path).query(rows, seeds).validation,
     )
+
+
+def test_one_value_a_cell_has_no_runs_to_draw_from(tmp_path: Path) -> None:
+    path = tmp_path / ("t" + SUFFIX)
     benchmarks.write_table(path, table(runs=1))
-    assert benchmarks.read_table(path, noise="run").reward == table().reward
+    assert benchmarks.read_table(path).reward == table().reward
+    with pytest.raises(ValueError, match=r"^noise: this table of .* one value a cell"):
+        benchmarks.read_table(path, noise="run")
 
 
 def test_imported_tables_win_over_npz_files(tmp_path: Path) -> None:

@@ -157,6 +157,43 @@ def test_goes_on_where_it_stopped(
         search(toy, "random", seeds=range(5), queries=11, out=tmp_path)
 
 
+def test_a_group_of_other_seeds_is_searched_again(
+    toy: TableBenchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = search(toy, "random", seeds=range(5), queries=10)
+    create, made = methods.create, []
+
+    def failing(name: str, problem: SearchProblem):
+        made.append(problem.seeds.tolist())
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return create(name, problem)
+
+    monkeypatch.setattr(methods, "create", failing)
+    monkeypatch.setattr("arch2vec_fast.search.runner._GROUP", 2)
+    with pytest.raises(KeyboardInterrupt):
+        search(toy, "random", seeds=range(5), queries=10, out=tmp_path)
+    monkeypatch.setattr("arch2vec_fast.search.runner._GROUP", 3)
+    resumed = search(toy, "random", seeds=range(5), queries=10, out=tmp_path)
+    assert made[2:] == [[0, 1, 2], [3, 4]]
+    np.testing.assert_array_equal(resumed["row"], whole["row"])
+
+
+def test_a_search_that_cannot_begin_leaves_nothing(toy: TableBenchmark, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="embeddings: arch2vec-rl searches in an embedding"):
+        search(toy, "arch2vec-rl", seeds=[0], queries=5, out=tmp_path / "rl")
+    with pytest.raises(ValueError, match="device"):
+        search(toy, "random", seeds=[0], queries=5, device="tpu", out=tmp_path / "random")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_method_without_embeddings_records_none(toy: TableBenchmark) -> None:
+    vectors = np.zeros((len(toy.cells), 2), np.float32)
+    table = EmbeddingTable(vectors=vectors, cells=toy.cells)
+    trace = search(toy, "random", seeds=[0], queries=5, embeddings=table)
+    assert trace.metadata["embeddings"] is None
+
+
 def test_a_trace_survives_its_file(toy: TableBenchmark, tmp_path: Path) -> None:
     trace = search(toy, "random", seeds=range(2), queries=3)
     trace.save(tmp_path / "t.parquet")
