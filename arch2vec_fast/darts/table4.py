@@ -35,6 +35,7 @@ from arch2vec_fast.darts.recipes import TrainRecipe
 from arch2vec_fast.darts.train import TrainResult, train
 from arch2vec_fast.darts.trained import Job as Training
 from arch2vec_fast.darts.trained import TrainedBenchmark, TrainingError, Workers, check_holds_out
+from arch2vec_fast.search.methods import METHODS as SEARCHES
 from arch2vec_fast.search.protocol import Encoder, Job, run_job
 from arch2vec_fast.search.trace import Trace
 from arch2vec_fast.spaces import CellBatch
@@ -126,6 +127,8 @@ class Table4:
         workers: what trains queries and winners, several at once; None: one after the other, here.
         device: of the trainings here.
         on_start: hears what begins, in words, before it does.
+
+    Raises ValueError, one line, where a recipe's auxiliary head does not fit the images.
     """
 
     def __init__(
@@ -141,6 +144,8 @@ class Table4:
         progress: bool = False,
         on_start: Callable[[str], None] = lambda what: None,
     ) -> None:
+        for name in ("training", "final"):
+            _check_head(name, getattr(scale, name), images)
         self.images, self.scale, self.out = images, scale, Path(out)
         self.encoder, self.workers, self.device = encoder, workers, device
         self.progress, self.on_start = progress, on_start
@@ -301,6 +306,14 @@ class Table4:
                 "pool": scale.pool,
                 "recipe": scale.search_recipe,
             }
+        if method in SEARCHES and SEARCHES[method].needs_embeddings:
+            encoder = self.encoder
+            search["encoder"] = {
+                "run": None if encoder.run is None else str(encoder.run.resolve()),
+                "recipe": encoder.recipe,
+                "cells": encoder.limit,
+                "seed": encoder.seed,
+            }
         return {
             "format": 1,
             "images": describe_images(self.images),
@@ -308,3 +321,14 @@ class Table4:
             "final": scale.final.to_dict(),
             "final_seeds": scale.final_seeds,
         }
+
+
+def _check_head(name: str, recipe: TrainRecipe, images: ImageSet) -> None:
+    """Said before hours of search, not after: an auxiliary head takes images of one size."""
+    side = 32 if recipe.stem == "cifar" else 224
+    height, width = images.image_size
+    if recipe.auxiliary_weight > 0 and (height, width) != (side, side):
+        raise ValueError(
+            f"{name}: recipe {recipe.name} has an auxiliary head for images of {side}x{side}, "
+            f"{images.name} has {height}x{width}; choose small, or other images"
+        )

@@ -121,6 +121,7 @@ def test_transfer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (("table4", "--out", "t", "--training", "cifar10"), "recipe: cifar10 holds out no images"),
         (("table4", "--out", "t", "--final", "long"), "recipe: no preset 'long'"),
         (("table4", "--out", "t", "--images", "cifar10:absent"), "absent does not exist"),
+        (("table4", "--out", "t", "--final", "cifar10"), "auxiliary head for images of 32x32"),
         (("table4", "--out", "t", "--queries", "0"), "queries: 0 is below 1"),
         (("table4", "--out", "t", "--samples", "1"), "samples: 1 is below 2"),
         (("table4", "--out", "t", "--recipe", "mine"), "no preset 'mine'"),

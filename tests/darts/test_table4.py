@@ -97,6 +97,22 @@ def test_more_seeds_only_add_trainings(stripes: ImageSet, tmp_path: Path) -> Non
     assert not again.queries
 
 
+def test_another_encoder_is_another_row(stripes: ImageSet, tmp_path: Path) -> None:
+    def row(limit: int) -> dict | None:
+        encoder = Encoder(folder=tmp_path / "encoder", limit=limit)
+        made = Table4(stripes, SCALE, tmp_path, encoder=encoder, workers=FakeWorkers())
+        return made.finished("arch2vec-rl")
+
+    encoder = Encoder(folder=tmp_path / "encoder", limit=300)
+    list(
+        Table4(stripes, SCALE, tmp_path, encoder=encoder, workers=FakeWorkers()).rows(
+            ["arch2vec-rl"]
+        )
+    )
+    assert row(300) is not None
+    assert row(301) is None
+
+
 def test_other_searches_are_refused(stripes: ImageSet, tmp_path: Path) -> None:
     list(table(stripes, tmp_path, FakeWorkers()).rows(["random"]))
     other = table(stripes, tmp_path, FakeWorkers(), replace(SCALE, queries=7))
