@@ -43,7 +43,11 @@ def build_operation(name: str, channels: int, stride: int, *, affine: bool = Tru
 
 def relu_conv_norm(inputs: int, outputs: int, *, affine: bool = True) -> nn.Module:
     """ReLU, 1x1 convolution, batch norm: how a cell brings its inputs to its own width."""
-    return _Operation(nn.ReLU(), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+    return _Operation(
+        nn.ReLU(),
+        nn.Conv2d(inputs, outputs, 1, bias=False),
+        nn.BatchNorm2d(outputs, affine=affine),
+    )
 
 
 class _Operation(nn.Module):

@@ -114,3 +114,8 @@ def test_rejects(stripes: ImageSet, tmp_path: Path) -> None:
     search_by_gradient(stripes, replace(TINY, epochs=1, order=1), out=tmp_path)
     with pytest.raises(ValueError, match=r"holds another training \(its recipe differ\)"):
         search_by_gradient(stripes, replace(TINY, epochs=1), out=tmp_path)
+
+
+def test_the_supernet_has_as_many_parameters_as_that_of_darts() -> None:
+    supernet = Supernet(DartsNetwork(channels=16, layers=8, classes=10, stem="cifar"))
+    assert sum(parameter.numel() for parameter in supernet.parameters()) == 1_930_618
