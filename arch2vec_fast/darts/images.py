@@ -20,6 +20,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,15 +101,29 @@ def load_images(name: str, path: str | Path | None = None) -> ImageSet:
 
 def _image_set(
     name: str,
-    train: tuple[NDArray[np.uint8], NDArray[np.int64]],
-    test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+    train: tuple[NDArray[np.uint8], NDArray[np.integer]],
+    test: tuple[NDArray[np.uint8], NDArray[np.integer]],
+    *,
+    shuffle: bool = False,
 ) -> ImageSet:
-    """From images [n, H, W] or [n, H, W, 3] and labels."""
+    """From images [n, H, W] or [n, H, W, 3] and labels.
+
+    shuffle: put the training images into a fixed order of chance. Recipes hold out the last ones:
+    where files are sorted, by class or by how they were picked, those are of few classes.
+    """
+    for pixels, of in (train, test):
+        _check_part(name, pixels, of)
+    size, other = (pixels.shape[1:3] for pixels, _ in (train, test))
+    if size != other:
+        raise ValueError(
+            f"data: {name} has training images of {size[0]}x{size[1]} but test images of "
+            f"{other[0]}x{other[1]}; resize them all"
+        )
+    if shuffle:
+        order = np.random.default_rng(0).permutation(len(train[1]))
+        train = train[0][order], train[1][order]
     images = [_to_channels(part[0]) for part in (train, test)]
     labels = [torch.from_numpy(np.ascontiguousarray(part[1], np.int64)) for part in (train, test)]
-    for part, of in zip(images, labels):
-        if len(part) != len(of) or not len(of):
-            raise ValueError(f"data: {name} has {len(part)} images but {len(of)} labels")
     # Sums of bytes are exact in float64; a float copy of all images would be four times as large.
     flat = images[0].transpose(0, 1).flatten(1)
     counts = torch.stack([torch.bincount(channel.int(), minlength=256) for channel in flat])
@@ -126,6 +141,29 @@ def _image_set(
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
     )
+
+
+def _check_part(name: str, images: NDArray[Any], labels: NDArray[Any]) -> None:
+    """ValueError where a network could not be trained on these, or not on what they mean."""
+    if images.ndim != 3 and (images.ndim != 4 or images.shape[3] != 3):
+        raise ValueError(
+            f"data: {name} has images of shape {images.shape}; give [n, H, W] or [n, H, W, 3]"
+        )
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"data: {name} has labels of shape {labels.shape} and type {labels.dtype}; "
+            "give one whole number an image"
+        )
+    if len(images) != len(labels) or not len(labels):
+        raise ValueError(f"data: {name} has {len(images)} images but {len(labels)} labels")
+    if labels.min() < 0:
+        raise ValueError(f"data: {name} has a label of {labels.min()}; number classes from 0")
+    height, width = images.shape[1:3]
+    if height % 4 or width % 4:
+        raise ValueError(
+            f"data: {name} has images of {height}x{width}, which networks cannot halve twice; "
+            "pad or resize them to multiples of 4"
+        )
 
 
 def _to_channels(images: NDArray[np.uint8]) -> Tensor:
@@ -164,11 +202,13 @@ def _load_fashion_mnist(path: Path) -> ImageSet:
     else:
         arrays = _read_npz(path)
     padding = ((0, 0), (2, 2), (2, 2))
+    for part in ("train", "test"):
+        if arrays[f"x_{part}"].shape[1:] != (28, 28):
+            raise ValueError(f"data: the images of {path} are not 28x28; save [n, 28, 28]")
     parts = [
-        (np.pad(arrays[f"x_{part}"], padding), arrays[f"y_{part}"].astype(np.int64))
-        for part in ("train", "test")
+        (np.pad(arrays[f"x_{part}"], padding), arrays[f"y_{part}"]) for part in ("train", "test")
     ]
-    return _image_set("fashion-mnist", parts[0], parts[1])
+    return _image_set("fashion-mnist", parts[0], parts[1], shuffle=True)
 
 
 def _read_idx(path: Path) -> NDArray[np.uint8]:
@@ -239,10 +279,11 @@ def _load_folder(path: Path) -> ImageSet:
     names = sorted(folder.name for folder in (path / "train").glob("*") if folder.is_dir())
     if not names:
         raise ValueError(f"data: {path} has no train/CLASS folders; {_HINTS['folder']}")
+    known = {folder.name for folder in (path / "test").glob("*") if folder.is_dir()}
+    if odd := sorted(known - set(names)):
+        raise ValueError(f"data: {path / 'test' / odd[0]} is a class that {path / 'train'} lacks")
     train, test = (_read_tree(path / part, names) for part in ("train", "test"))
-    # In order of class the last part, which recipes hold out, would be classes nobody trained on.
-    order = np.random.default_rng(0).permutation(len(train[1]))
-    return _image_set(path.name, (train[0][order], train[1][order]), test)
+    return _image_set(path.name, train, test, shuffle=True)
 
 
 def _read_tree(path: Path, names: list[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -255,11 +296,15 @@ def _read_tree(path: Path, names: list[str]) -> tuple[NDArray[np.uint8], NDArray
     labels: list[int] = []
     for label, name in enumerate(names):
         for file in sorted((path / name).iterdir()) if (path / name).is_dir() else ():
+            if file.name.startswith("."):  # what file managers leave
+                continue
             try:
                 with Image.open(file) as image:
                     images.append(np.asarray(image.convert("RGB")))
             except (UnidentifiedImageError, OSError) as error:
-                raise ValueError(f"data: {file} is no image ({error})") from None
+                raise ValueError(
+                    f"data: {file} is no image ({error}); replace it, or take it out"
+                ) from None
             labels.append(label)
             if images[-1].shape != images[0].shape:
                 raise ValueError(

@@ -43,7 +43,13 @@ def test_fashion_mnist_from_both_kinds_of_file(
     official, single = (load_images("fashion-mnist", path) for path in (folder, folder / "all.npz"))
     for images in (official, single):
         assert images.train_images.shape == (30, 3, 32, 32)
-        np.testing.assert_array_equal(images.train_images[:, 1, 2:-2, 2:-2], arrays["x_train"])
+        # In another order, each with its label: what is held out has images of all kinds.
+        pictures = images.train_images[:, 1, 2:-2, 2:-2].flatten(1).numpy()
+        same = (pictures[:, None] == arrays["x_train"].reshape(30, -1)).all(2)
+        assert (same.sum(0) == 1).all()
+        assert (same.sum(1) == 1).all()
+        assert same.argmax(1).tolist() != list(range(30))
+        np.testing.assert_array_equal(images.train_labels, arrays["y_train"][same.argmax(1)])
         assert not images.test_images[:, :, :2].any()
         np.testing.assert_array_equal(images.test_labels, arrays["y_test"])
         assert images.classes == 10
@@ -112,6 +118,12 @@ def test_image_folders(tmp_path: Path) -> None:
             np.array_equal(image.open(file), image_at.permute(1, 2, 0))
             for file in (tmp_path / "train" / ("cat", "dog")[label]).iterdir()
         )
+    (tmp_path / "train" / "cat" / ".DS_Store").write_bytes(b"what a file manager leaves")
+    assert len(load_images("folder", tmp_path).train_images) == 6
+    (tmp_path / "test" / "eel").mkdir()
+    with pytest.raises(ValueError, match=r"test/eel is a class that .*train lacks"):
+        load_images("folder", tmp_path)
+    (tmp_path / "test" / "eel").rmdir()
     image.new("RGB", (9, 8)).save(tmp_path / "train" / "dog" / "x.png")
     with pytest.raises(ValueError, match=r"x\.png is of another size"):
         load_images("folder", tmp_path)
@@ -143,6 +155,43 @@ def test_damaged_files_are_named(
     with pytest.raises((ValueError, OSError), match=message) as raised:
         load_images("fashion-mnist", folder)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("x_test", np.zeros((10, 20, 20), np.uint8), "are not 28x28"),
+        ("x_train", np.zeros((30, 28, 28, 1), np.uint8), "are not 28x28"),
+        ("y_train", np.arange(30) % 10 + 0.5, "labels of shape .30,. and type float64"),
+        ("y_train", np.eye(30, 10, dtype=np.uint8), r"labels of shape .30, 10. and type uint8"),
+        ("y_test", np.full(10, -1), "a label of -1; number classes from 0"),
+        ("y_test", np.arange(9), "has 10 images but 9 labels"),
+    ],
+)
+def test_arrays_that_are_not_what_they_should_be(
+    name: str,
+    array: np.ndarray,
+    message: str,
+    fashion: tuple[Path, dict[str, np.ndarray]],
+) -> None:
+    folder, arrays = fashion
+    np.savez(folder / "all.npz", **{**arrays, name: array})
+    with pytest.raises(ValueError, match=message) as raised:
+        load_images("fashion-mnist", folder / "all.npz")
+    assert "\n" not in str(raised.value)
+
+
+def test_folders_of_images_that_do_not_fit(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for part, size in (("train", 8), ("test", 12)):
+        (tmp_path / part / "cat").mkdir(parents=True)
+        image.new("RGB", (size, size)).save(tmp_path / part / "cat" / "a.png")
+    with pytest.raises(ValueError, match="training images of 8x8 but test images of 12x12"):
+        load_images("folder", tmp_path)
+    for part in ("train", "test"):
+        image.new("RGB", (10, 12)).save(tmp_path / part / "cat" / "a.png")
+    with pytest.raises(ValueError, match="images of 12x10, which networks cannot halve twice"):
+        load_images("folder", tmp_path)
 
 
 def test_rejects(tmp_path: Path) -> None:
