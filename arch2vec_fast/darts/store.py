@@ -79,14 +79,13 @@ class QueryStore:
         self._check(settings)
 
     def _check(self, settings: Mapping[str, Any]) -> None:
-        with self._connect() as database:
-            for key, value in settings.items():
-                database.execute(
-                    "insert or ignore into settings values (?, ?)",
-                    (key, json.dumps(value, sort_keys=True)),
-                )
-            kept = dict(database.execute("select key, value from settings"))
         wanted = {key: json.dumps(value, sort_keys=True) for key, value in settings.items()}
+        with self._connect() as database:
+            database.execute("begin immediate")  # two searches may open a new store at once
+            kept = dict(database.execute("select key, value from settings"))
+            if not kept:
+                database.executemany("insert into settings values (?, ?)", wanted.items())
+                kept = wanted
         if odd := sorted(key for key in {*kept, *wanted} if kept.get(key) != wanted.get(key)):
             raise ValueError(
                 f"store: {self.path} holds trainings of another {', '.join(odd)}; "
@@ -104,13 +103,13 @@ class QueryStore:
         return None if row is None else StoredQuery(*row)
 
     def begin(self, cell: str, genotype: str) -> None:
-        """Record that a training starts; also one that is tried again."""
+        """Record that a training starts; also one that is tried again. An answer stays."""
         with self._connect() as database:
             database.execute(
                 "insert into queries (cell, genotype, state, attempts, started) "
                 "values (?, ?, 'running', 1, ?) on conflict (cell) do update set "
                 "state = 'running', attempts = attempts + 1, error = null, "
-                "started = excluded.started",
+                "started = excluded.started where state != 'done'",
                 (cell, genotype, _now()),
             )
 
@@ -151,5 +150,4 @@ class QueryStore:
 
 
 def _now() -> str:
-
     return datetime.now(UTC).isoformat(timespec="microseconds")

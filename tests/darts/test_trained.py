@@ -195,3 +195,20 @@ def test_stores_of_another_kind_are_refused(stripes: ImageSet, tmp_path: Path) -
         QueryStore(tmp_path / "nowhere" / "s", {})
     with pytest.raises(ValueError, match="recipe: cifar10 holds out no images"):
         TrainedBenchmark(CELLS, stripes, TrainRecipe.cifar10(), store=tmp_path / "u")
+
+
+def test_an_answer_stays_whoever_asks_again(tmp_path: Path) -> None:
+    store = QueryStore(tmp_path / "s", {"seed": 0})
+    store.begin("c", "genotype")
+    store.finish("c", validation=0.5, test=0.25, seconds=1.0)
+    QueryStore(tmp_path / "s", {"seed": 0}).begin("c", "genotype")
+    kept = store.get("c")
+    assert kept is not None
+    assert (kept.state, kept.attempts, kept.validation) == ("done", 1, 0.5)
+
+
+def test_a_store_does_not_take_on_settings_it_was_not_made_with(tmp_path: Path) -> None:
+    QueryStore(tmp_path / "s", {"seed": 0})
+    for _ in range(2):  # neither at once nor the next time
+        with pytest.raises(ValueError, match="holds trainings of another images"):
+            QueryStore(tmp_path / "s", {"seed": 0, "images": "digits"})
