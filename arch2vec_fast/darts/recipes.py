@@ -75,9 +75,9 @@ class TrainRecipe:
                     f"recipe.{name}: unknown value {getattr(self, name)!r}; "
                     f"choose one of {', '.join(map(repr, choices))}"
                 )
-        for name in ("epochs", "batch_size", "mean_of_last"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"recipe.{name}: {getattr(self, name)} is below 1")
+        for name, least in (("epochs", 1), ("mean_of_last", 1), ("batch_size", 2)):
+            if getattr(self, name) < least:  # batch norm of one image is no statistic
+                raise ValueError(f"recipe.{name}: {getattr(self, name)} is below {least}")
         for name in (
             "auxiliary_weight",
             "weight_decay",

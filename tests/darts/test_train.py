@@ -173,6 +173,8 @@ def test_rejects(stripes: ImageSet, tmp_path: Path) -> None:
         TrainRecipe.get("large")
     with pytest.raises(ValueError, match=r"recipe\.drop_path: 1\.0 is outside"):
         replace(recipe, drop_path=1.0)
+    with pytest.raises(ValueError, match=r"recipe\.batch_size: 1 is below 2"):
+        replace(recipe, batch_size=1)
     with pytest.raises(FloatingPointError, match=r"loss: nan in epoch 0; lower recipe\.learning"):
         train(GENOTYPE, stripes, replace(recipe, learning_rate=1e30), out=tmp_path / "c")
     assert not (tmp_path / "c" / "checkpoint.pt").exists()
