@@ -66,7 +66,7 @@ class Quoted:
 
 
 _DARTS_PAPER = "Liu et al. 2019"
-_AUTHORS = "README of the released code"
+_AUTHORS = "README of the released code, one training"
 
 CIFAR10_RESULTS = (
     Quoted(
