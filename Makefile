@@ -38,7 +38,7 @@ table2: $(VENV)/installed  ## Table 2, searches of NAS-Bench-101 (ARCH2VEC_DATA)
 table3: $(VENV)/installed  ## Table 3, searches of NAS-Bench-201 on three data sets: a day or more, resumable
 	$(BIN)/arch2vec-fast table3 --out table3
 
-table4: $(VENV)/darts-tools  ## Table 4, the DARTS space, at a laptop's scale: half an hour, resumable
+table4: $(VENV)/darts-tools  ## Table 4, the DARTS space, at a scale for a laptop, resumable
 	$(BIN)/arch2vec-fast table4 --out table4
 
 test: $(VENV)/test-tools  ## the whole test suite (ARCH2VEC_DATA names the folder of benchmark tables)

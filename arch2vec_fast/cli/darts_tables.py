@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from arch2vec_fast.darts.table4 import Row, Scale
     from arch2vec_fast.search.protocol import Encoder
 
-# Of trainings, so many that a laptop is done within the hour; the paper makes 100.
+# For a laptop; the paper makes 100 queries of 50 epochs.
 _TRAINED_QUERIES, _SMALL_EPOCHS = 24, 3
 _STUDY_QUERIES = 100
 

@@ -26,7 +26,8 @@ def ray_workers(
 
     A worker that dies fails its training, which is tried again. Answers do not depend on the number
     of workers or on the order in which they end. Raises ImportError where Ray is not installed,
-    ValueError for more workers than the cluster has GPUs (or cores).
+    ValueError for more workers than there are GPUs, or than a running cluster has cores; on this
+    machine as many share its cores as are asked for.
     """
     try:
         ray: Any = import_module("ray")
@@ -39,7 +40,7 @@ def ray_workers(
             address=address,
             include_dashboard=False,
             log_to_driver=False,
-            **({"num_cpus": max(num_workers, 1)} if address is None else {}),
+            **({"num_cpus": num_workers} if address is None else {}),
         )
     resource = "GPU" if torch.device(device).type == "cuda" else "CPU"
     available = int(ray.cluster_resources().get(resource, 0))
