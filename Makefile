@@ -41,7 +41,7 @@ table3: $(VENV)/installed  ## Table 3, searches of NAS-Bench-201 on three data s
 table4: $(VENV)/darts-tools  ## Table 4, the DARTS space, at a scale for a laptop, resumable
 	$(BIN)/arch2vec-fast table4 --out table4
 
-test: $(VENV)/test-tools  ## the whole test suite (ARCH2VEC_DATA names the folder of benchmark tables)
+test: $(VENV)/test-tools $(VENV)/demo-table  ## the whole test suite (ARCH2VEC_DATA names the folder of benchmark tables)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 bench: $(VENV)/bench-tools  ## measure everything on an idle machine (15 minutes); MACHINE=name REFERENCE=clone
@@ -80,7 +80,7 @@ $(VENV)/installed: $(VENV)/torch $(NATIVE)
 	$(PIP) install -q --no-build-isolation -e '.[report]'
 	@touch $@
 
-# Accuracies for the searches of the demo; without them it leaves those out and says so. Only the data file of the package
+# Accuracies for the searches of the demo, and for the test of their table; without them both say so. Only the data file of the package
 # is read, so what it depends on (pandas) stays away.
 $(VENV)/demo-table: $(VENV)/installed
 	@$(PIP) install -q --no-deps 'analog-nasbench==0.1.3' && touch $@ \
