@@ -129,20 +129,26 @@ def test_a_round_may_be_cut_and_a_search_may_end_early(toy: TableBenchmark) -> N
     assert np.isnan(searcher.heard[1]).tolist() == [[False, True], [True, True]]
 
 
+def interrupted_in_group(number: int, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Lets the search of the `number`th group be interrupted; seeds of the groups that begin."""
+    create, made = methods.create, []
+
+    def failing(name: str, problem: SearchProblem):
+        made.append(problem.seeds.tolist())
+        if len(made) == number:
+            raise KeyboardInterrupt
+        return create(name, problem)
+
+    monkeypatch.setattr(methods, "create", failing)
+    return made
+
+
 def test_goes_on_where_it_stopped(
     toy: TableBenchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("arch2vec_fast.search.runner._GROUP", 2)
     whole = search(toy, "random", seeds=range(5), queries=10)
-    create, made = methods.create, []
-
-    def failing(name: str, problem: SearchProblem):
-        made.append(problem.seeds.tolist())
-        if len(made) == 3:
-            raise KeyboardInterrupt
-        return create(name, problem)
-
-    monkeypatch.setattr(methods, "create", failing)
+    made = interrupted_in_group(3, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         search(toy, "random", seeds=range(5), queries=10, out=tmp_path)
     resumed = search(toy, "random", seeds=range(5), queries=10, out=tmp_path)
@@ -161,15 +167,7 @@ def test_a_group_of_other_seeds_is_searched_again(
     toy: TableBenchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = search(toy, "random", seeds=range(5), queries=10)
-    create, made = methods.create, []
-
-    def failing(name: str, problem: SearchProblem):
-        made.append(problem.seeds.tolist())
-        if len(made) == 2:
-            raise KeyboardInterrupt
-        return create(name, problem)
-
-    monkeypatch.setattr(methods, "create", failing)
+    made = interrupted_in_group(2, monkeypatch)
     monkeypatch.setattr("arch2vec_fast.search.runner._GROUP", 2)
     with pytest.raises(KeyboardInterrupt):
         search(toy, "random", seeds=range(5), queries=10, out=tmp_path)
