@@ -8,6 +8,7 @@ report alone; no search method sees them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
@@ -17,7 +18,16 @@ from numpy.typing import NDArray
 
 from arch2vec_fast.spaces import CellBatch, CellSpace
 
-__all__ = ["Answers", "Benchmark", "Ceiling", "CellFinder", "Prefetching", "TableBenchmark"]
+__all__ = [
+    "Answer",
+    "Answers",
+    "Benchmark",
+    "Ceiling",
+    "CellFinder",
+    "Prefetching",
+    "Streaming",
+    "TableBenchmark",
+]
 
 _MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64)
 
@@ -29,6 +39,14 @@ class Answers(NamedTuple):
     """Validation accuracy in [0, 1], [n]: the reward of the search."""
     seconds: NDArray[np.float64]
     """Cost of each query, [n]; NaN where the benchmark knows no times."""
+
+
+class Answer(NamedTuple):
+    """What one query returned."""
+
+    row: int
+    validation: float
+    seconds: float
 
 
 class Ceiling(NamedTuple):
@@ -115,6 +133,25 @@ class Prefetching(Protocol):
 
     def prefetch(self, rows: NDArray[np.int64]) -> None:
         """Get ready to answer queries of the cells `rows` [n]."""
+        ...
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A benchmark that works on several queries at once and answers each when it ends."""
+
+    @property
+    def at_once(self) -> int:
+        """Queries it works on at a time, W."""
+        ...
+
+    def stream(self, rows: Iterable[int]) -> Iterator[Answer]:
+        """Answers to the queries `rows`, each yielded when it ends.
+
+        A row is taken from `rows` only when work on it can begin, so what is asked next may depend
+        on the answers before. What is known already is answered at once. A row of -1 asks for
+        nothing: the next is taken after the next answer.
+        """
         ...
 
 

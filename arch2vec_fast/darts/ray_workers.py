@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib import import_module
+from itertools import islice
 from typing import Any
 
 import torch
@@ -50,26 +52,37 @@ def ray_workers(
             f"{resource}s; ask for at most {available}"
         )
     needs = {"num_gpus": 1} if resource == "GPU" else {"num_cpus": 1}
-    remote = ray.remote(**needs, max_retries=0)(_train_remote)
+    return _RayWorkers(ray, needs, num_workers, str(device))
 
-    def workers(
-        jobs: Iterable[Job], images: ImageSet, recipe: TrainRecipe, seed: int
+
+@dataclass(frozen=True, slots=True)
+class _RayWorkers:
+    """Workers of `TrainedBenchmark` on a cluster that runs."""
+
+    ray: Any  # the module
+    needs: Mapping[str, int]  # of one training
+    at_once: int
+    device: str
+
+    def __call__(
+        self, jobs: Iterable[Job], images: ImageSet, recipe: TrainRecipe, seed: int
     ) -> Iterator[Outcome]:
+        ray, jobs = self.ray, iter(jobs)
+        remote = ray.remote(**self.needs, max_retries=0)(_train_remote)
         shared = ray.put(images)
-        waiting = list(jobs)
         running: dict[Any, Job] = {}
-        while waiting or running:
-            while waiting and len(running) < num_workers:
-                job = waiting.pop(0)
-                running[remote.remote(job, shared, recipe, seed, str(device))] = job
+        while True:
+            for job in islice(jobs, self.at_once - len(running)):
+                running[remote.remote(job, shared, recipe, seed, self.device)] = job
+            if not running:
+                return
             ready, _ = ray.wait(list(running), num_returns=1)
             job = running.pop(ready[0])
             try:
-                yield job, ray.get(ready[0])
+                outcome = ray.get(ready[0])
             except ray.exceptions.RayError as error:
-                yield job, " ".join(f"{type(error).__name__}: {error}".split())[:500]
-
-    return workers
+                outcome = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+            yield job, outcome
 
 
 def _train_remote(

@@ -11,17 +11,18 @@ started anew asks the same questions, finds the answers, and goes on where it st
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from arch2vec_fast.benchmarks.base import Answers, Ceiling, CellFinder
+from arch2vec_fast.benchmarks.base import Answer, Answers, Ceiling, CellFinder
 from arch2vec_fast.darts.folder import describe_images
 from arch2vec_fast.darts.images import ImageSet
 from arch2vec_fast.darts.recipes import TrainRecipe
@@ -30,7 +31,7 @@ from arch2vec_fast.darts.train import TrainResult, train
 from arch2vec_fast.spaces import CellBatch
 from arch2vec_fast.spaces.darts import Darts, Genotype
 
-__all__ = ["Job", "TrainedBenchmark", "TrainingError", "Workers", "train_here"]
+__all__ = ["Job", "TrainHere", "TrainedBenchmark", "TrainingError", "Workers"]
 
 _ATTEMPTS = 3
 
@@ -54,21 +55,36 @@ class Job:
 
 Outcome = tuple[Job, TrainResult | str]
 """A job and its result, or the reason it failed."""
-Workers = Callable[[Iterable[Job], ImageSet, TrainRecipe, int], Iterator[Outcome]]
-"""Does jobs in any order and yields each as it ends: `train_here`, `ray_workers`."""
 
 
-def train_here(
-    jobs: Iterable[Job],
-    images: ImageSet,
-    recipe: TrainRecipe,
-    seed: int,
-    *,
-    device: str | torch.device = "cpu",
-) -> Iterator[Outcome]:
+class Workers(Protocol):
+    """Does jobs in any order and yields each as it ends: `TrainHere`, `ray_workers`.
+
+    A job is taken from `jobs` only when it can begin: the next may depend on how others ended.
+    """
+
+    @property
+    def at_once(self) -> int:
+        """Jobs under way at a time."""
+        ...
+
+    def __call__(
+        self, jobs: Iterable[Job], images: ImageSet, recipe: TrainRecipe, seed: int
+    ) -> Iterator[Outcome]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrainHere:
     """One training after the other in this process."""
-    for job in jobs:
-        yield job, train_job(job, images, recipe, seed, device)
+
+    device: str | torch.device = "cpu"
+    at_once: ClassVar[int] = 1
+
+    def __call__(
+        self, jobs: Iterable[Job], images: ImageSet, recipe: TrainRecipe, seed: int
+    ) -> Iterator[Outcome]:
+        for job in jobs:
+            yield job, train_job(job, images, recipe, seed, self.device)
 
 
 def train_job(
@@ -125,7 +141,7 @@ class TrainedBenchmark:
         )
         self.noise = "one training"
         self._store = QueryStore(store, _settings(images, recipe, seed))
-        self._workers = workers or _here(device)
+        self._workers = workers or TrainHere(device)
 
     @cached_property
     def _finder(self) -> CellFinder:
@@ -151,34 +167,78 @@ class TrainedBenchmark:
         """Row of each cell in the pool, -1 where it is not there."""
         return self._finder.find(cells)
 
+    @property
+    def at_once(self) -> int:
+        """Trainings side by side."""
+        return self._workers.at_once
+
     def prefetch(self, rows: NDArray[np.int64]) -> None:
         """Train the cells `rows` [n] that the store does not know, with all workers at once."""
-        row_of = {self._keys[row]: row for row in rows.tolist()}
-        attempts = 0
-        while open_keys := [key for key in row_of if not self._is_done(key)]:
-            if attempts == _ATTEMPTS:
-                kept = self._store.get(open_keys[0])
-                raise TrainingError(
-                    f"query: training {self._job(row_of[open_keys[0]]).genotype} failed "
-                    f"{attempts} times ({kept.error if kept else ''}); finished queries are kept"
-                )
-            attempts += 1
-            self._train([self._job(row_of[key]) for key in open_keys])
+        for _ in self.stream(rows.tolist()):
+            pass
 
-    def _train(self, jobs: list[Job]) -> None:
-        """Do the jobs and record how each ended."""
-        for job in jobs:
-            self._store.begin(job.cell, str(job.genotype))
-        for job, outcome in self._workers(jobs, self.images, self.recipe, self.seed):
-            if isinstance(outcome, str):
-                self._store.fail(job.cell, outcome)
+    def stream(self, rows: Iterable[int]) -> Iterator[Answer]:
+        """Train the cells `rows` that the store does not know; yields each answer as it comes.
+
+        As `Streaming.stream` says. Raises TrainingError, once all that is under way has ended,
+        where a training failed three times; nothing more is taken from `rows` then.
+        """
+        asked = iter(rows)
+        waiting: dict[str, list[int]] = {}  # rows that wait for the training of a cell
+        queue: deque[Job] = deque()
+        outcomes, attempts = self._train(queue), Counter[str]()
+        error: TrainingError | None = None
+        while True:
+            while error is None and len(waiting) < self.at_once:
+                if (row := next(asked, -1)) < 0:
+                    break
+                if self._is_done(key := self._keys[row]):
+                    yield self._answer(row)
+                elif key in waiting:
+                    waiting[key].append(row)
+                else:
+                    waiting[key] = [row]
+                    queue.append(self._job(row))
+            if not waiting:
+                break
+            job, outcome = next(outcomes)
+            attempts[job.cell] += 1
+            if isinstance(outcome, str) and attempts[job.cell] < _ATTEMPTS:
+                queue.append(job)
                 continue
-            self._store.finish(
-                job.cell,
-                validation=outcome.reward,
-                test=outcome.test,
-                seconds=outcome.seconds,
-            )
+            answered = waiting.pop(job.cell)
+            if isinstance(outcome, str):
+                error = TrainingError(
+                    f"query: training {job.genotype} failed {_ATTEMPTS} times ({outcome}); "
+                    "finished queries are kept"
+                )
+                continue
+            for row in answered:
+                yield self._answer(row)
+        if error is not None:
+            raise error
+
+    def _train(self, queue: deque[Job]) -> Iterator[Outcome]:
+        """Do the jobs of a queue, which may grow meanwhile, and record how each ended."""
+
+        def jobs() -> Iterator[Job]:
+            while queue:
+                job = queue.popleft()
+                self._store.begin(job.cell, str(job.genotype))
+                yield job
+
+        while queue:
+            for job, outcome in self._workers(jobs(), self.images, self.recipe, self.seed):
+                if isinstance(outcome, str):
+                    self._store.fail(job.cell, outcome)
+                else:
+                    self._store.finish(
+                        job.cell,
+                        validation=outcome.reward,
+                        test=outcome.test,
+                        seconds=outcome.seconds,
+                    )
+                yield job, outcome
 
     def query(
         self,
@@ -188,10 +248,17 @@ class TrainedBenchmark:
     ) -> Answers:
         """Train what the store does not know, and answer from it. Searches of all seeds agree."""
         self.prefetch(rows)
-        stored = [self._store.get(self._keys[row]) for row in rows.tolist()]
-        answers = [(kept.validation, kept.seconds) for kept in stored if kept is not None]
+        answers = [self._answer(row)[1:] for row in rows.tolist()]
         validation, seconds = np.array(answers, np.float64).reshape(-1, 2).T
         return Answers(validation, seconds)
+
+    def _answer(self, row: int) -> Answer:
+        """What the store holds of a finished query."""
+        kept = self._store.get(self._keys[row])
+        assert kept is not None
+        assert kept.validation is not None
+        assert kept.seconds is not None
+        return Answer(row, kept.validation, kept.seconds)
 
     def _is_done(self, key: str) -> bool:
         kept = self._store.get(key)
@@ -209,15 +276,6 @@ def check_holds_out(recipe: TrainRecipe) -> None:
             f"recipe: {recipe.name} holds out no images, so there is no reward; "
             "choose query or small"
         )
-
-
-def _here(device: str | torch.device) -> Workers:
-    def workers(
-        jobs: Iterable[Job], images: ImageSet, recipe: TrainRecipe, seed: int
-    ) -> Iterator[Outcome]:
-        return train_here(jobs, images, recipe, seed, device=device)
-
-    return workers
 
 
 def _settings(images: ImageSet, recipe: TrainRecipe, seed: int) -> Mapping[str, Any]:

@@ -36,6 +36,8 @@ SCALE = Scale(
 class FakeWorkers:
     """Scores a cell by its convolutions and a training by its seed, without training."""
 
+    at_once = 1
+
     def __init__(self, *, failing: bool = False) -> None:
         self.failing = failing
         self.queries: list[str] = []

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,13 @@ from arch2vec_fast.darts.images import ImageSet
 from arch2vec_fast.darts.recipes import TrainRecipe
 from arch2vec_fast.darts.store import QueryStore
 from arch2vec_fast.darts.train import TrainResult
-from arch2vec_fast.darts.trained import Job, Outcome, TrainedBenchmark, train_job
+from arch2vec_fast.darts.trained import (
+    Job,
+    Outcome,
+    TrainedBenchmark,
+    TrainingError,
+    train_job,
+)
 from arch2vec_fast.embeddings import EmbeddingTable
 from arch2vec_fast.search import search
 from arch2vec_fast.spaces.darts import Darts, Genotype
@@ -24,6 +31,8 @@ TINY = replace(TrainRecipe.small(), channels=2, layers=3, epochs=1, batch_size=1
 
 class FakeWorkers:
     """Scores a cell by its convolutions; can fail or be killed at a given training."""
+
+    at_once = 1
 
     def __init__(self, *, reverse: bool = False, killed_at: int = -1, failures: int = 0) -> None:
         self.trained: list[str] = []
@@ -82,13 +91,16 @@ def test_a_killed_search_ends_as_if_it_had_not_been(
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
 
 
-def test_the_order_in_which_trainings_end_changes_nothing(
-    stripes: ImageSet, tmp_path: Path
+def test_the_order_in_which_a_round_ends_changes_nothing(
+    stripes: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"seeds": [1], "queries": 30, "recipe": "paper", "embeddings": embeddings()}
+    monkeypatch.setattr(FakeWorkers, "at_once", 5)
     traces = [
         search(
-            bench(stripes, tmp_path / name, FakeWorkers(reverse=reverse)), "arch2vec-bo", **options
+            bench(stripes, tmp_path / name, FakeWorkers(reverse=reverse)),
+            "local-search",
+            seeds=[1],
+            queries=30,
         )
         for name, reverse in (("forwards", False), ("backwards", True))
     ]
@@ -123,6 +135,26 @@ def test_failures_are_recorded_and_tried_again(stripes: ImageSet, tmp_path: Path
     with pytest.raises(RuntimeError, match=r"failed 3 times \(RuntimeError: out of memory\)"):
         always.query(np.array([4]), np.array([0]))
     assert rows(tmp_path / "always")[0][2] == "failed"
+
+
+def test_what_is_under_way_is_finished_before_a_failure_is_told(
+    stripes: ImageSet, tmp_path: Path
+) -> None:
+    class FirstFails(FakeWorkers):
+        at_once = 3
+
+        def __call__(self, jobs: Iterable[Job], *how: Any) -> Iterator[Outcome]:
+            for job in jobs:
+                if job.cell == first:
+                    yield job, "RuntimeError: out of memory"
+                else:
+                    yield from super().__call__([job], *how)
+
+    benchmark = bench(stripes, tmp_path / "s", FirstFails())
+    first = benchmark._job(0).cell
+    with pytest.raises(TrainingError, match=r"query: training .* failed 3 times"):
+        benchmark.prefetch(np.arange(40))
+    assert sorted(state for _, _, state, *_ in rows(tmp_path / "s")) == ["done"] * 6 + ["failed"]
 
 
 def test_isomorphic_cells_are_one_query(stripes: ImageSet, tmp_path: Path) -> None:
