@@ -43,6 +43,7 @@ LAZY = {
     "plotly",
     "pyarrow",
     "ray",
+    "scipy",
     "torch_geometric",
     "torchvision",
 }

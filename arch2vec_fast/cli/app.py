@@ -12,6 +12,7 @@ import typer
 from arch2vec_fast.cli.benchmarks import import_app
 from arch2vec_fast.cli.darts import darts_app
 from arch2vec_fast.cli.darts_commands import table4, transfer
+from arch2vec_fast.cli.predictive import predictive
 
 app = typer.Typer(
     name="arch2vec-fast",
@@ -554,6 +555,7 @@ def table3(
     )
 
 
+app.command()(predictive)
 app.command()(table4)
 app.command()(transfer)
 
