@@ -14,7 +14,7 @@ over V that adds the row.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -162,23 +162,37 @@ class GaussianProcess:
         found = self._acquire(k, visited, incumbent, predictions=False)
         return Proposal(found.indices.cpu().numpy(), found.scores.exp().cpu().numpy())
 
-    def propose(self, k: int = 5) -> NDArray[np.int64]:
+    def propose(
+        self, k: int = 5, pending: Sequence[Sequence[int]] | None = None
+    ) -> NDArray[np.int64]:
         """The next batch [S, k] of unobserved candidates, chosen one after the other.
 
         As `acquire`, but after each choice the variance is what it would be had that been observed:
         the candidates of a batch differ, where the k largest improvements are often one network
         written in k ways. Chosen among the 256 best of `acquire`; -1 where none is left.
+
+        pending: candidates that each search chose before and has not observed yet. They are taken
+        for chosen in this batch too, so none is proposed again.
         """
-        most = self._acquire(max(k, _SHORTLIST), None, None, predictions=False).indices.cpu()
+        pending = pending or [()] * len(self._searches)
+        hidden = self._visited
+        if any(pending):
+            hidden = hidden.clone()
+            for mask, chosen_before in zip(hidden, pending, strict=True):
+                mask[list(chosen_before)] = True
+        most = self._acquire(max(k, _SHORTLIST), hidden, None, predictions=False).indices.cpu()
         chosen = torch.full((len(self._searches), k), -1)
         for s, search in enumerate(self._searches):
-            rows = most[s][most[s] >= 0]
-            count = min(k, len(rows))
+            best = most[s][most[s] >= 0]
+            count = min(k, len(best))
             if count:
+                rows = torch.cat([best.new_tensor(list(pending[s])), best])
                 lanes = self._solved[s, :, : len(search)][rows // LANES, :, rows % LANES]
                 target = float(search.transformed().max())
                 with _one_thread():
-                    found = search.choose(count, rows.tolist(), lanes.T.cpu(), target)
+                    found = search.choose(
+                        count, rows.tolist(), lanes.T.cpu(), target, len(pending[s])
+                    )
                 chosen[s, :count] = torch.tensor(found)
         return chosen.numpy()
 

@@ -204,7 +204,9 @@ class Observations:
         solved = torch.linalg.solve_triangular(self.factor, y, upper=False)[:, 0]
         return solved, math.sqrt(max(float(solved.square().mean()), _LEAST_SIGNAL))
 
-    def choose(self, count: int, rows: list[int], solved: Tensor, target: float) -> list[int]:
+    def choose(
+        self, count: int, rows: list[int], solved: Tensor, target: float, pending: int = 0
+    ) -> list[int]:
         """`count` of `rows` [K], one after the other, by expected improvement over `target`.
 
         The variance falls as if those chosen before had been observed. Their values are taken for
@@ -212,25 +214,27 @@ class Observations:
         2010).
 
         Args:
-            rows: candidates, the first chosen as it is.
+            rows: candidates. The first `pending` were chosen before; if there are none, the first
+                candidate is chosen as it is.
             solved: their columns of V, [M, K].
         """
         whitened, scale = self.whitened()
         solved, points = solved.double(), self._gram.points(rows)
         mean = whitened @ solved
         left = (1 - solved.square().sum(0)).clamp(min=LEAST_VARIANCE)
-        chosen = [0]
-        while len(chosen) < count:
-            last = chosen[-1]
-            prior = self._kernel(*points.part(slice(last, last + 1)).against(points))[0]
-            covariance = prior - solved[:, last] @ solved
-            row = covariance / math.sqrt(float(left[last]) + self.settings.noise)
-            solved = torch.cat([solved, row.unsqueeze(0)])
-            left = (left - row.square()).clamp(min=LEAST_VARIANCE)
+        chosen, believed = list(range(pending or 1)), 0
+        while len(chosen) < pending + count:
+            for last in chosen[believed:]:
+                prior = self._kernel(*points.part(slice(last, last + 1)).against(points))[0]
+                covariance = prior - solved[:, last] @ solved
+                row = covariance / math.sqrt(float(left[last]) + self.settings.noise)
+                solved = torch.cat([solved, row.unsqueeze(0)])
+                left = (left - row.square()).clamp(min=LEAST_VARIANCE)
+            believed = len(chosen)
             score = log_improvement(mean, scale * left.sqrt(), mean.new_tensor(target))
             score[chosen] = -math.inf
             chosen.append(int(score.argmax()))
-        return [rows[at] for at in chosen]
+        return [rows[at] for at in chosen[pending:]]
 
     def _kernel(self, square: Tensor, similar: Tensor) -> Tensor:
         near = matern(square, 1 / self.settings.length_scale)

@@ -172,6 +172,16 @@ def test_a_batch_is_one_after_the_other() -> None:
         assert score[batch[0, count]] == pytest.approx(score.max(), rel=1e-2)
 
 
+def test_what_is_pending_is_as_if_chosen_in_the_same_batch() -> None:
+    rows, y = observe(2, 20)
+    model = GaussianProcess(FEATURES, HISTOGRAM, num_searches=2).fit(rows, y)
+    batch = model.propose(4)
+    for count in range(4):
+        found = model.propose(1, batch[:, :count].tolist())
+        np.testing.assert_array_equal(found[:, 0], batch[:, count])
+    assert model.propose(1, [batch[0].tolist(), []])[1, 0] == batch[1, 0]
+
+
 def test_equal_cells_do_not_fill_a_batch() -> None:
     """Ten copies of the most promising candidate: one of them is enough."""
     copies = np.repeat(FEATURES, 10, 0)
