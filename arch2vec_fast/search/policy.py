@@ -18,7 +18,19 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LstmPolicy"]
+__all__ = ["Episode", "LstmPolicy"]
+
+
+class Episode:
+    """What an LSTM of H units saw and did in T steps; `LstmPolicy.begin` makes one."""
+
+    def __init__(self, start: Tensor) -> None:
+        """start: zeros [H]."""
+        self.inputs: list[Tensor] = []  # [x_t; h_(t-1)]
+        self.gates: list[Tensor] = []
+        self.cells = [start]  # c_(t-1), c_t, ...
+        self.outputs: list[Tensor] = []
+        self.output = start
 
 
 class LstmPolicy:
@@ -39,9 +51,10 @@ class LstmPolicy:
     deterministic; about 8 H (D + H) operations a step and three times that a step of `learn`.
 
     >>> policy = LstmPolicy(4, 8, learning_rate=0.01, generator=torch.Generator().manual_seed(0))
-    >>> policy.forward(torch.zeros(4)).shape
+    >>> episode = policy.begin()
+    >>> policy.forward(torch.zeros(4), episode).shape
     torch.Size([4])
-    >>> policy.learn(torch.ones(1, 4)).shape
+    >>> policy.learn(torch.ones(1, 4), episode).shape
     torch.Size([1, 4])
     """
 
@@ -65,7 +78,6 @@ class LstmPolicy:
             self._parameters[3].zero_()
             self._parameters[4].zero_()
         self._adam = torch.optim.Adam([self._flat], lr=learning_rate, foreach=False)
-        self._reset()
 
     def _views(self, flat: Tensor, sizes: list[int]) -> list[Tensor]:
         weight, input_bias, hidden_bias, head, head_bias = flat.split(sizes)
@@ -87,56 +99,54 @@ class LstmPolicy:
         nn.init.kaiming_uniform_(head, a=math.sqrt(5), generator=generator)
         head_bias.uniform_(-bound, bound, generator=generator)
 
-    def _reset(self) -> None:
-        """Begin an episode."""
-        self._inputs: list[Tensor] = []  # [x_t; h_(t-1)]
-        self._gates: list[Tensor] = []
-        self._cells = [self._flat.new_zeros(self._hidden)]  # c_(t-1), c_t, ...
-        self._output = self._flat.new_zeros(self._hidden)
-        self._outputs: list[Tensor] = []
-
-    def __len__(self) -> int:
-        """Steps of the episode so far, T."""
-        return len(self._inputs)
+    def begin(self) -> Episode:
+        """A new episode, without steps."""
+        return Episode(self._flat.new_zeros(self._hidden))
 
     @torch.no_grad()
-    def forward(self, state: Tensor) -> Tensor:
-        """Mean [D] of the action in a state [D], the next of the episode."""
+    def forward(self, state: Tensor, episode: Episode) -> Tensor:
+        """Mean [D] of the action in a state [D], the next of an episode."""
         weight, input_bias, hidden_bias, head, head_bias = self._parameters
-        joined = torch.cat([state, self._output])
+        joined = torch.cat([state, episode.output])
         gates = torch.addmv(input_bias, weight, joined).add_(hidden_bias)
         take, keep, update, give = gates.chunk(4)
         for gate in (take, keep, give):
             gate.sigmoid_()
-        cell = torch.addcmul(keep * self._cells[-1], take, update.tanh_())
-        self._output = give * cell.tanh()
-        self._inputs.append(joined)
-        self._gates.append(gates)
-        self._cells.append(cell)
-        self._outputs.append(self._output)
-        return torch.addmv(head_bias, head, self._output)
+        cell = torch.addcmul(keep * episode.cells[-1], take, update.tanh_())
+        episode.output = give * cell.tanh()
+        episode.inputs.append(joined)
+        episode.gates.append(gates)
+        episode.cells.append(cell)
+        episode.outputs.append(episode.output)
+        return torch.addmv(head_bias, head, episode.output)
+
+    def retrace(self, episode: Episode) -> tuple[Episode, Tensor]:
+        """The states of an episode under the parameters as they are now, and the means [T, D]."""
+        again = self.begin()
+        means = [self.forward(joined[: self._dim], again) for joined in episode.inputs]
+        return again, torch.stack(means)
 
     @torch.no_grad()
-    def learn(self, mean_gradients: Tensor) -> Tensor:
+    def learn(self, mean_gradients: Tensor, episode: Episode) -> Tensor:
         """One Adam step down the gradient of a loss, given that of each mean [T, D].
 
-        Returns the loss's gradient in the states, [T, D], and begins the next episode.
+        episode: walked under the parameters as they are. Returns the loss's gradient in its states,
+        [T, D].
         """
         weight, _, _, head, _ = self._parameters
         weight_gradient, input_bias, hidden_bias, head_gradient, head_bias = self._gradients
-        gate_gradients = self._through_time(mean_gradients @ head)
-        inputs = torch.stack(self._inputs)
+        gate_gradients = self._through_time(mean_gradients @ head, episode)
+        inputs = torch.stack(episode.inputs)
         torch.mm(gate_gradients.T, inputs, out=weight_gradient)
         torch.sum(gate_gradients, 0, out=input_bias)
         hidden_bias.copy_(input_bias)
-        torch.mm(mean_gradients.T, torch.stack(self._outputs), out=head_gradient)
+        torch.mm(mean_gradients.T, torch.stack(episode.outputs), out=head_gradient)
         torch.sum(mean_gradients, 0, out=head_bias)
         state_gradients = gate_gradients @ weight[:, : self._dim]
         self._adam.step()
-        self._reset()
         return state_gradients
 
-    def _through_time(self, output_gradients: Tensor) -> Tensor:
+    def _through_time(self, output_gradients: Tensor, episode: Episode) -> Tensor:
         """Gradients before the gates' nonlinearities, [T, 4H], from those of h_t, [T, H].
 
         With d = dL/dh_t and e = dL/dc_t, in all of which later steps are contained:
@@ -145,9 +155,9 @@ class LstmPolicy:
             (i, f, g, o)' = (e g i', e c_(t-1) f', e i g', d tanh(c_t) o')
         """
         steps, hidden = output_gradients.shape
-        gates = torch.stack(self._gates).view(steps, 4, hidden)
+        gates = torch.stack(episode.gates).view(steps, 4, hidden)
         take, keep, update, give = gates.unbind(1)
-        cells = torch.stack(self._cells)
+        cells = torch.stack(episode.cells)
         squashed = cells[1:].tanh()
         slopes = gates * (1 - gates)
         slopes[:, 2] = 1 - update * update

@@ -17,6 +17,7 @@ Source: Yan et al. 2020, section 3.3. What the released code does otherwise is a
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from torch import Tensor
 from arch2vec_fast.embeddings import EmbeddingTable
 from arch2vec_fast.index import LatentIndex, VisitedSet, build_index
 from arch2vec_fast.search.base import Proposals, SearchProblem
-from arch2vec_fast.search.policy import LstmPolicy
+from arch2vec_fast.search.policy import Episode, LstmPolicy
 from arch2vec_fast.search.recipes import SearchRecipe
 
 __all__ = ["Agent", "LatentReinforce", "advantages", "nearest_rows", "start_rows", "whitened"]
@@ -36,7 +37,8 @@ class LatentReinforce:
     """S arch2vec-RL searches in lock-step, a `Searcher`; one cell a round.
 
     The start is drawn uniformly; it is marked visited but not queried, as in the released code. A
-    cell is never proposed twice. A search that has visited the whole pool ends.
+    cell is never proposed twice. A search that has visited the whole pool ends. While rewards are
+    out, the policy goes on from where it stands.
 
     Raises ValueError where the problem has no embeddings, or they are not those of its pool.
     """
@@ -61,6 +63,7 @@ class LatentReinforce:
         ]
         self._rows = start_rows(problem)  # where each search stands
         self._best = np.full(len(self._rows), -np.inf)
+        self._actions: list[dict[int, int]] = [{} for _ in self._rows]  # that led to a row
         self._visited.visit(self._rows)
 
     def ask(self, active: NDArray[np.bool_]) -> Proposals:
@@ -76,23 +79,45 @@ class LatentReinforce:
         )
         rows = np.where(active, found.numpy(), -1)
         self._visited.visit(rows)
+        for s in np.flatnonzero(rows >= 0):
+            self._actions[s][int(rows[s])] = self._agents[s].actions - 1
         return Proposals(rows[:, None])
 
     def tell(self, rows: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
-        """Rewards [S, 1] of the last `ask`; a NaN leaves a search as it is."""
+        """Rewards [S, 1] of rows asked for; a NaN leaves a search as it is."""
         for s in np.flatnonzero(~np.isnan(rewards[:, 0])):
             reward = float(rewards[s, 0])
-            self._agents[s].observe(reward)
+            self._agents[s].observe(reward, self._actions[s].pop(int(rows[s, 0])))
             if reward > self._best[s] or not self._from_incumbent:
                 self._rows[s] = rows[s, 0]
                 self._best[s] = reward
 
 
+@dataclass(slots=True, eq=False)
+class _Walk:
+    """An episode of T actions, each reward of which comes when it comes."""
+
+    episode: Episode
+    updates: int
+    """Of the policy, before it began."""
+    noise: list[Tensor] = field(default_factory=list)
+    actions: list[Tensor] = field(default_factory=list)
+    rewards: dict[int, float] = field(default_factory=dict)
+
+
 class Agent:
-    """The policy of one search with the noise and the rewards of its current episode.
+    """The policy of one search with the noise and the rewards of its episodes under way.
+
+    An episode begins when the one before has all its actions, whether it has its rewards or not.
+    The policy learns from it when all rewards are in. If meanwhile it learnt from another, the
+    gradient is that of the policy as it is, at actions that an older one drew, which are weighted
+    like its own.
 
     generator: draws the policy's parameters, then the noise of its actions. zero_head: see
     `LstmPolicy`.
+
+    Attributes:
+        actions: their number so far.
     """
 
     def __init__(
@@ -113,30 +138,44 @@ class Agent:
             zero_head=zero_head,
         )
         self._dim = dim
-        self._noise: list[Tensor] = []
-        self._rewards: list[float] = []
+        self.actions = 0
+        self._updates = 0
+        self._walks: dict[int, _Walk] = {}
 
     def act(self, state: Tensor) -> Tensor:
         """An action [D] drawn in a state [D]."""
+        number, step = divmod(self.actions, self._recipe.episode_length)
+        if step == 0:
+            self._walks[number] = _Walk(self._policy.begin(), self._updates)
+        self.actions += 1
+        walk = self._walks[number]
         noise = torch.empty(self._dim).normal_(generator=self._generator)
-        self._noise.append(noise)
-        return self._policy.forward(state) + noise
+        action = self._policy.forward(state, walk.episode) + noise
+        walk.noise.append(noise)
+        walk.actions.append(action)
+        return action
 
-    def observe(self, reward: float) -> Tensor | None:
-        """The reward of the last action. At the end of an episode the policy learns.
+    def observe(self, reward: float, action: int | None = None) -> Tensor | None:
+        """A reward. With the last of an episode the policy learns.
 
-        Returns the loss's gradient in the episode's states, [T, D], where one ended.
+        action: whose, counted from 0; default the latest. Returns the loss's gradient in the
+        episode's states, [T, D], where one is complete.
         """
-        self._rewards.append(reward)
-        if len(self._rewards) < self._recipe.episode_length:
+        length = self._recipe.episode_length
+        number, step = divmod(self.actions - 1 if action is None else action, length)
+        walk = self._walks[number]
+        walk.rewards[step] = reward
+        if len(walk.rewards) < length:
             return None
-        weights = advantages(self._rewards, self._recipe)
+        del self._walks[number]
+        weights = advantages([walk.rewards[step] for step in range(length)], self._recipe)
         # log N(action; mean, I) grows in the mean by the noise
-        noise = torch.stack(self._noise)
-        gradient = self._policy.learn(-noise * weights[:, None] / len(weights))
-        self._noise.clear()
-        self._rewards.clear()
-        return gradient
+        episode, noise = walk.episode, torch.stack(walk.noise)
+        if walk.updates != self._updates:
+            episode, means = self._policy.retrace(episode)
+            noise = torch.stack(walk.actions) - means
+        self._updates += 1
+        return self._policy.learn(-noise * weights[:, None] / length, episode)
 
 
 def advantages(rewards: list[float], recipe: SearchRecipe) -> Tensor:

@@ -16,6 +16,7 @@ from arch2vec_fast.index import VisitedSet, build_index
 from arch2vec_fast.search import SearchProblem, SearchRecipe, search
 from arch2vec_fast.search.policy import LstmPolicy
 from arch2vec_fast.search.reinforce import (
+    Agent,
     LatentReinforce,
     advantages,
     nearest_rows,
@@ -64,13 +65,42 @@ def test_policy_is_a_torch_lstm_trained_by_torch_adam() -> None:
         for state in states:
             carried = cell(state[None], carried)
             means.append(head(carried[0])[0])
-        ours = torch.stack([policy.forward(state) for state in states.detach()])
+        episode = policy.begin()
+        ours = torch.stack([policy.forward(state, episode) for state in states.detach()])
         torch.testing.assert_close(ours, torch.stack(means), **REORDERED[torch.float32]._asdict())
         adam.zero_grad()
         (torch.stack(means) * weights).sum().backward()
         adam.step()
-        gradient = policy.learn(weights)
+        gradient = policy.learn(weights, episode)
         torch.testing.assert_close(gradient, states.grad, **REORDERED[torch.float32]._asdict())
+
+
+def test_an_episode_whose_rewards_come_late_teaches_the_policy_of_today() -> None:
+    """Of two episodes under way the second is complete first; torch says what the first teaches."""
+    dim, recipe = 3, SearchRecipe(name="short", episode_length=2, policy_hidden=8, baseline=0.0)
+    agent = Agent(torch.Generator().manual_seed(0), dim, recipe)
+    states = torch.randn(4, dim, generator=torch.Generator().manual_seed(1))
+    actions = torch.stack([agent.act(state) for state in states])
+    assert agent.observe(0.5, 3) is None
+    assert agent.observe(0.9, 2) is not None
+    weight, input_bias, hidden_bias, head, head_bias = agent._policy._parameters
+    cell, readout = nn.LSTMCell(dim, 8), nn.Linear(8, dim)
+    with torch.no_grad():
+        cell.weight_ih.copy_(weight[:, :dim])
+        cell.weight_hh.copy_(weight[:, dim:])
+        cell.bias_ih.copy_(input_bias)
+        cell.bias_hh.copy_(hidden_bias)
+        readout.weight.copy_(head)
+        readout.bias.copy_(head_bias)
+    seen, carried, loss = states[:2].clone().requires_grad_(), None, torch.zeros(())
+    for t, reward in enumerate(advantages([0.3, 0.7], recipe)):
+        carried = cell(seen[None, t], carried)
+        likelihood = torch.distributions.Normal(readout(carried[0])[0], 1).log_prob(actions[t])
+        loss = loss - likelihood.sum() * reward / 2
+    loss.backward()
+    assert agent.observe(0.7, 1) is None
+    gradient = agent.observe(0.3, 0)
+    torch.testing.assert_close(gradient, seen.grad, **REORDERED[torch.float32]._asdict())
 
 
 def released_rows(
