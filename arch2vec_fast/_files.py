@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,14 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink()
 
 
-def append_line(path: Path, value: Any) -> None:
-    """Append `value` as one line of JSON, in a single write."""
+def append_line(path: Path, value: Any, *, durable: bool = False) -> None:
+    """Append `value` as one line of JSON, in a single write; `durable`: on the disk on return."""
     try:
         with path.open("ab") as file:
             file.write((json.dumps(value) + "\n").encode())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
     except OSError as error:
         raise OSError(f"{path}: could not be written ({error})") from error
 

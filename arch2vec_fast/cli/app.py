@@ -265,6 +265,14 @@ def search(
     ray_address: Annotated[
         str | None, typer.Option(help="darts: a running Ray cluster.", show_default="none")
     ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            help="darts: propose again, serially, what the search in this directory proposed with "
+            "several workers; an error where it differs.",
+            show_default="none",
+        ),
+    ] = None,
     surrogate: Annotated[
         bool, typer.Option("--surrogate", help="darts: ask the NAS-Bench-301 surrogate instead.")
     ] = False,
@@ -283,6 +291,12 @@ def search(
     arch2vec-fast search nasbench201-cifar10 --embeddings embeddings.safetensors --queries 100
 
     arch2vec-fast search darts --images digits --method random --seeds 1 --queries 12
+
+    arch2vec-fast search darts --images digits --method random --seeds 1 --queries 12 --workers 2
+    --out pair
+
+    arch2vec-fast search darts --images digits --method random --seeds 1 --queries 12 --replay pair
+    --out again
     """
     from arch2vec_fast.cli.search import Trainings, search_command
 
@@ -310,6 +324,7 @@ def search(
             store=store,
             workers=workers,
             ray_address=ray_address,
+            replay=replay,
             surrogate=surrogate,
         ),
         device=device,

@@ -32,6 +32,8 @@ class Trainings:
     store: Path
     workers: int
     ray_address: str | None
+    replay: Path | None
+    """Directory of a search whose completions are replayed, serially."""
     surrogate: bool
 
 
@@ -57,9 +59,13 @@ def search_command(
     from arch2vec_fast.cli.commands import check_writable
     from arch2vec_fast.darts.trained import TrainingError
     from arch2vec_fast.embeddings import EmbeddingTable
-    from arch2vec_fast.search import SearchRecipe, methods, search
+    from arch2vec_fast.search import SearchRecipe, methods, read_completions, search
 
     methods.get(method)
+    completions = None
+    if trainings.replay is not None:
+        completions = read_completions(trainings.replay)
+        trainings = replace(trainings, workers=1, ray_address=None)
     embeddings = None if embeddings_file is None else EmbeddingTable.load(embeddings_file)
     benchmark: Benchmark
     if benchmark_name == "darts" and not trainings.surrogate:
@@ -84,6 +90,7 @@ def search_command(
             embeddings=embeddings,
             device=device,
             out=out,
+            completions=completions,
             progress=True,
         )
     except KeyboardInterrupt:
@@ -189,16 +196,18 @@ def methods_command(*, as_json: bool) -> None:
                     "summary": method.summary,
                     "needs_embeddings": method.needs_embeddings,
                     "needs_fidelities": method.needs_fidelities,
+                    "asynchronous": method.asynchronous,
                 }
                 for name, method in METHODS.items()
             }
         )
         return
     table = Table(box=None)
-    for header in ("method", "needs", "what it does"):
+    for header in ("method", "needs", "workers", "what it does"):
         table.add_column(header)
     for name, method in METHODS.items():
         needs = "embeddings" if method.needs_embeddings else ""
         needs = "fidelities" if method.needs_fidelities else needs
-        table.add_row(name, needs, escape(f"{method.title}: {method.summary}"))
+        workers = "never wait" if method.asynchronous else "wait for a round"
+        table.add_row(name, needs, workers, escape(f"{method.title}: {method.summary}"))
     people().print(table)

@@ -60,7 +60,8 @@ Outcome = tuple[Job, TrainResult | str]
 class Workers(Protocol):
     """Does jobs in any order and yields each as it ends: `TrainHere`, `ray_workers`.
 
-    A job is taken from `jobs` only when it can begin: the next may depend on how others ended.
+    A job is taken from `jobs` only when it can begin: the next may depend on how others ended. An
+    iterator that has none is asked again when a job has ended, for it may have one then.
     """
 
     @property
@@ -221,14 +222,9 @@ class TrainedBenchmark:
     def _train(self, queue: deque[Job]) -> Iterator[Outcome]:
         """Do the jobs of a queue, which may grow meanwhile, and record how each ended."""
 
-        def jobs() -> Iterator[Job]:
-            while queue:
-                job = queue.popleft()
-                self._store.begin(job.cell, str(job.genotype))
-                yield job
-
+        jobs = _Jobs(queue, self._store)
         while queue:
-            for job, outcome in self._workers(jobs(), self.images, self.recipe, self.seed):
+            for job, outcome in self._workers(jobs, self.images, self.recipe, self.seed):
                 if isinstance(outcome, str):
                     self._store.fail(job.cell, outcome)
                 else:
@@ -267,6 +263,23 @@ class TrainedBenchmark:
     def _job(self, row: int) -> Job:
         genotype = self.space.to_genotypes(self.cells[row : row + 1])[0]
         return Job(cell=self._keys[row], genotype=genotype)
+
+
+class _Jobs:
+    """The jobs of a queue, which may be empty for a while; each is recorded when it is taken."""
+
+    def __init__(self, queue: deque[Job], store: QueryStore) -> None:
+        self._queue, self._store = queue, store
+
+    def __iter__(self) -> Iterator[Job]:
+        return self
+
+    def __next__(self) -> Job:
+        if not self._queue:
+            raise StopIteration
+        job = self._queue.popleft()
+        self._store.begin(job.cell, str(job.genotype))
+        return job
 
 
 def check_holds_out(recipe: TrainRecipe) -> None:

@@ -60,7 +60,19 @@ class Bananas:
     def ask(self, active: NDArray[np.bool_]) -> Proposals:
         """Random cells first, then the best of a Thompson sample."""
         if self._round == 0:
-            return Proposals(np.where(active[:, None], self._first, -1))
+            rows = np.where(active[:, None], self._first, -1)
+        else:
+            rows = self._by_model(active)
+        if (rows >= 0).any():
+            self._round += 1
+            self._seen.pending.expect(rows)
+        return Proposals(rows)
+
+    def tell(self, rows: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
+        """Keeps the answers."""
+        self._seen.add(rows, rewards)
+
+    def _by_model(self, active: NDArray[np.bool_]) -> NDArray[np.int64]:
         rows = np.full((len(active), self._recipe.batch_size), -1, np.int64)
 
         def propose(batch: Batch) -> None:
@@ -69,12 +81,7 @@ class Bananas:
         share = math.ceil(int(active.sum()) / torch.get_num_threads())
         parts = list(self._seen.batches(active, min(_SEARCHES_AT_ONCE, share)))
         for_each(propose, parts, parallel=self._device.type == "cpu")
-        return Proposals(rows)
-
-    def tell(self, rows: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
-        """Keeps the answers."""
-        self._seen.add(rows, rewards)
-        self._round += 1
+        return rows
 
     def _propose(self, batch: Batch) -> NDArray[np.int64]:
         pools = self._candidates(batch)

@@ -32,18 +32,23 @@ class Searcher(Protocol):
 
     What a search does must follow from its own seed and what it was told, never from its company:
     the same seed gives the same trace whichever seeds run beside it.
+
+    Where `Method.asynchronous` says so, a single search may also be asked before it was told all
+    that it asked for, and told one row at a time, [1, 1], in any order. It answers with what to
+    query beside that, or with nothing if it needs another answer first, and then is as if it had
+    not been asked.
     """
 
     def ask(self, active: NDArray[np.bool_]) -> Proposals:
         """The next queries. active [S]: searches that still have budget; others may be skipped.
 
         Rows may repeat earlier ones where the method's recipe says so: a repeated query costs as
-        much as a new one. No proposal at all for an active search ends it.
+        much as a new one. No proposal at all for an active search that was told all ends it.
         """
         ...
 
     def tell(self, rows: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
-        """Answers to the last `ask`: the same rows [S, B] and their rewards [S, B].
+        """Answers to `ask`: the same rows [S, B] and their rewards [S, B].
 
         A reward is NaN where the query was not made: row -1, search over, or budget spent.
         """

@@ -85,7 +85,19 @@ class DngoSearch:
     def ask(self, active: NDArray[np.bool_]) -> Proposals:
         """`num_initial` random cells, then `batch_size` by expected improvement each time."""
         if self._round == 0:
-            return Proposals(np.where(active[:, None], self._first, -1))
+            rows = np.where(active[:, None], self._first, -1)
+        else:
+            rows = self._by_model(active)
+        if (rows >= 0).any():
+            self._round += 1
+            self._seen.pending.expect(rows)
+        return Proposals(rows)
+
+    def tell(self, rows: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
+        """Keeps the answers."""
+        self._seen.add(rows, rewards)
+
+    def _by_model(self, active: NDArray[np.bool_]) -> NDArray[np.int64]:
         rows = np.full((len(self.seeds), self.recipe.batch_size), -1, np.int64)
 
         def propose(batch: Batch) -> None:
@@ -95,12 +107,7 @@ class DngoSearch:
         fits = max(1, _SCORES_AT_ONCE // len(self._candidates.vectors))
         parts = list(self._seen.batches(active, min(_SEARCHES_AT_ONCE, share, fits)))
         for_each(propose, parts, parallel=self.device.type == "cpu")
-        return Proposals(rows)
-
-    def tell(self, rows: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
-        """Keeps the answers."""
-        self._seen.add(rows, rewards)
-        self._round += 1
+        return rows
 
     def _propose(self, batch: Batch) -> NDArray[np.int64]:
         """The next rows [s, batch_size] of some searches."""

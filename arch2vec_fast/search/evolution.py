@@ -21,7 +21,7 @@ class RegularizedEvolution:
     First `population` random cells. Then, one at a time: `tournament` members are drawn with
     replacement, the best of them is changed by one edit, queried, and takes the place of the
     oldest. Edits lead to neighbours in the pool (`PoolNeighbours`). Cells may come again, and then
-    cost again, as published.
+    cost again, as published. The population is what has been answered, in that order.
     """
 
     def __init__(self, problem: SearchProblem) -> None:
@@ -39,7 +39,7 @@ class RegularizedEvolution:
             self._started = True
             count = self._recipe.population
             return Proposals(distinct_rows(self._generators, self._size, count))
-        searches = np.flatnonzero(active).tolist()
+        searches = [s for s in np.flatnonzero(active).tolist() if self._populations[s]]
         parents = np.array([self._parent(search) for search in searches], np.int64)
         children = np.full((len(active), 1), -1, np.int64)
         for search, parent, options in zip(searches, parents, self._neighbours.of(parents)):

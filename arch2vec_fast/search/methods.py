@@ -20,7 +20,8 @@ class Method:
 
     factory: "module:callable", imported when used; takes a `SearchProblem`, returns a `Searcher`.
     title: for tables and legends. summary: one line for people. cells_at_once: seeds times cells of
-    the pool that memory has room for, where a search keeps something of every cell.
+    the pool that memory has room for, where a search keeps something of every cell. asynchronous:
+    goes on while queries are out (`Searcher`); the others need all answers of a round.
     """
 
     factory: str
@@ -29,6 +30,7 @@ class Method:
     needs_embeddings: bool = False
     needs_fidelities: bool = False
     cells_at_once: int | None = None
+    asynchronous: bool = False
 
     def seeds_at_once(self, num_cells: int, most: int) -> int:
         """How many searches of a pool of `num_cells` run in lock-step, 1 .. most."""
@@ -42,11 +44,13 @@ METHODS: dict[str, Method] = {
         factory="arch2vec_fast.search.random_search:RandomSearch",
         title="Random search",
         summary="distinct cells, uniformly",
+        asynchronous=True,
     ),
     "evolution": Method(
         factory="arch2vec_fast.search.evolution:RegularizedEvolution",
         title="Regularised evolution",
         summary="tournaments and single edits; the oldest dies (Real et al. 2019)",
+        asynchronous=True,
     ),
     "local-search": Method(
         factory="arch2vec_fast.search.local_search:LocalSearch",
@@ -63,11 +67,13 @@ METHODS: dict[str, Method] = {
         title="arch2vec-RL",
         summary="REINFORCE with an LSTM that walks through the embeddings (Yan et al. 2020)",
         needs_embeddings=True,
+        asynchronous=True,
     ),
     "bo": Method(
         factory="arch2vec_fast.search.bayes_opt:discrete_bo",
         title="Bayesian optimisation, discrete",
         summary="DNGO and expected improvement on one-hot cells",
+        asynchronous=True,
     ),
     "arch2vec-bo": Method(
         factory="arch2vec_fast.search.bayes_opt:arch2vec_bo",
@@ -75,11 +81,13 @@ METHODS: dict[str, Method] = {
         summary="a surrogate of the embeddings and expected improvement (Yan et al. 2020)",
         needs_embeddings=True,
         cells_at_once=1 << 21,  # 1.2 GB after 150 queries of the Gaussian process
+        asynchronous=True,
     ),
     "bananas": Method(
         factory="arch2vec_fast.search.bananas:Bananas",
         title="BANANAS-style ensemble",
         summary="five networks on path encodings, Thompson sampling (White et al. 2021)",
+        asynchronous=True,
     ),
     "bohb": Method(
         factory="arch2vec_fast.search.bohb:Bohb",

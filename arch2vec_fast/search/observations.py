@@ -24,15 +24,41 @@ Part = TypeVar("Part")
 
 
 class Batch(NamedTuple):
-    """Searches that were told equally much."""
+    """Searches that know equally much."""
 
     searches: NDArray[np.int64]  # [s], which of the S
-    rows: NDArray[np.int64]  # [s, M], in the order of the queries
+    rows: NDArray[np.int64]  # [s, M], in the order of the answers; then what is pending
     rewards: NDArray[np.float64]  # [s, M]
+
+
+class Pending:
+    """Rows that S searches asked for and have no answer to, in the order of asking.
+
+    In lock-step there are none when a search is asked.
+    """
+
+    def __init__(self, num_searches: int) -> None:
+        self.rows: list[list[int]] = [[] for _ in range(num_searches)]
+
+    def expect(self, rows: NDArray[np.int64]) -> None:
+        """Rows [S, B] are asked for; -1 for none."""
+        for pending, asked in zip(self.rows, rows.tolist(), strict=True):
+            pending += [row for row in asked if row >= 0]
+
+    def drop(self, rows: NDArray[np.int64]) -> None:
+        """Rows [S, B] are answered."""
+        for pending, told in zip(self.rows, rows.tolist(), strict=True):
+            for row in told:
+                if row in pending:
+                    pending.remove(row)
 
 
 class Observations:
     """Rows queried and rewards received by S searches, in order.
+
+    Models are fitted as if what is `pending` had been answered with the mean of the answers so far:
+    a constant liar (Ginsbourger et al., "Kriging Is Well-Suited to Parallelize Optimization",
+    2010), which makes its surroundings known without making them better or worse.
 
     >>> seen = Observations(2)
     >>> seen.add(np.array([[3, 1], [2, -1]]), np.array([[.5, .6], [.7, np.nan]]))
@@ -44,9 +70,14 @@ class Observations:
         self.counts = np.zeros(num_searches, np.int64)
         self._rows = np.full((num_searches, 64), -1, np.int64)
         self._rewards = np.full((num_searches, 64), np.nan)
+        self.pending = Pending(num_searches)
 
     def add(self, rows: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
-        """Append rows and rewards [S, B]; where a reward is NaN there was no query."""
+        """Append rows and rewards [S, B]; where a reward is NaN there was no query.
+
+        None of them is pending any more.
+        """
+        self.pending.drop(rows)
         made = ~np.isnan(rewards)
         at = self.counts[:, None] + np.cumsum(made, 1) - 1
         while len(made) and at.max(initial=0) >= self._rows.shape[1]:
@@ -58,13 +89,26 @@ class Observations:
         self.counts += made.sum(1)
 
     def batches(self, active: NDArray[np.bool_], limit: int | None = None) -> Iterator[Batch]:
-        """The active searches in batches of one count, of at most `limit` searches."""
-        for count in np.unique(self.counts[active]):
-            chosen = np.flatnonzero(active & (self.counts == count))
+        """The active searches in batches of one size, of at most `limit` searches.
+
+        A search without any answer is in none.
+        """
+        sizes = self.counts + np.array([len(rows) for rows in self.pending.rows], np.int64)
+        active = active & (self.counts > 0)
+        for size in np.unique(sizes[active]):
+            chosen = np.flatnonzero(active & (sizes == size))
             step = limit or len(chosen)
             for start in range(0, len(chosen), step):
                 some = chosen[start : start + step]
-                yield Batch(some, self._rows[some, :count], self._rewards[some, :count])
+                rows, rewards = zip(*map(self._believed, some.tolist()))
+                yield Batch(some, np.stack(rows), np.stack(rewards))
+
+    def _believed(self, search: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Rows and rewards [M] of one search, what is pending and its lie at the end."""
+        count, pending = self.counts[search], self.pending.rows[search]
+        rows, rewards = self._rows[search, :count], self._rewards[search, :count]
+        lie = np.full(len(pending), rewards.mean())
+        return np.append(rows, np.array(pending, np.int64)), np.append(rewards, lie)
 
 
 def initial_rows(

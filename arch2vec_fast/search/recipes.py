@@ -21,7 +21,7 @@ class SearchRecipe:
 
     Bayesian optimisation
         num_initial: random queries before the first model.
-        batch_size: cells a round.
+        batch_size: cells a round; one where workers never wait for a round.
         surrogate: `dngo` (the paper's) or `gp` (exact Gaussian process, Weisfeiler-Lehman kernel).
         gp_targets: what the Gaussian process is fitted to; see `GpRecipe.targets`.
         distinct_queries: propose unvisited cells alone; released: its visited set never matches, so

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,53 +21,19 @@ from numpy.typing import NDArray
 from arch2vec_fast._checks import check_device
 from arch2vec_fast._files import read_json, write_json
 from arch2vec_fast._progress import Progress
-from arch2vec_fast.benchmarks.base import Benchmark, Prefetching
+from arch2vec_fast.benchmarks.base import Benchmark, Prefetching, Streaming
 from arch2vec_fast.embeddings import EmbeddingTable
 from arch2vec_fast.search import methods
+from arch2vec_fast.search.asynchronous import Completion, CompletionLog, run_asynchronously
 from arch2vec_fast.search.base import LearnsEmbeddings, Searcher, SearchProblem
+from arch2vec_fast.search.budget import Budget
 from arch2vec_fast.search.recipes import SearchRecipe
 from arch2vec_fast.search.trace import Trace, complete
 
-__all__ = ["Budget", "align", "search"]
+__all__ = ["align", "search"]
 
 _GROUP = 50
 _CONFIG, _TRACE = "search.json", "trace.parquet"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """When a search ends: at the first limit it reaches.
-
-    seconds: a query begun before is finished and counted, so `elapsed` of the last may exceed it,
-    as in the released code. queries: their number.
-    """
-
-    seconds: float | None = None
-    queries: int | None = None
-
-    def check(self, benchmark: Benchmark) -> None:
-        """ValueError where the benchmark cannot be searched under this budget."""
-        if self.seconds is None and self.queries is None:
-            raise ValueError(
-                "budget: none given; give seconds (--budget-seconds) or queries (--queries)"
-            )
-        if self.queries is not None and self.queries < 1:
-            raise ValueError(f"queries: {self.queries} is below one query; give 1 or more")
-        if self.seconds is None:
-            return
-        if not self.seconds > 0 or math.isinf(self.seconds):
-            raise ValueError(f"seconds: {self.seconds} is no budget; give a positive number")
-        if not benchmark.has_times:
-            raise ValueError(
-                f"seconds: {benchmark.name} knows no times; give a number of queries instead"
-            )
-        rows = np.arange(len(benchmark.cells))
-        answers = benchmark.query(rows, np.zeros_like(rows), benchmark.fidelities[0])
-        if self.seconds < (cheapest := float(answers.seconds.min())):
-            raise ValueError(
-                f"seconds: {self.seconds:g} is below one query of {benchmark.name}, "
-                f"{cheapest:.0f} s at least"
-            )
 
 
 def search(
@@ -81,6 +47,7 @@ def search(
     embeddings: EmbeddingTable | None = None,
     device: str | torch.device = "cpu",
     out: str | Path | None = None,
+    completions: Mapping[int, Sequence[Completion]] | None = None,
     progress: bool = False,
 ) -> Trace:
     """Run one method on a benchmark from every seed and return the trace of all queries.
@@ -94,6 +61,7 @@ def search(
             others do not look at them.
         out: a directory. Groups of up to 50 seeds are written there as they end; the same call
             goes on where an interrupted one stopped and returns what an uninterrupted one would.
+        completions: of an earlier search, see below.
         progress: a line on standard error.
 
     Returns:
@@ -105,6 +73,13 @@ def search(
             embeddings of another space, or an `out` that holds another search.
 
     Deterministic in the arguments: a seed's trace does not depend on the other seeds.
+
+    A benchmark that works on W > 1 queries at once (`Streaming`) is asked by one seed after the
+    other, each with W queries out (`search.asynchronous`); the trace is in the order in which they
+    ended, which decides what was proposed. `out`/completions-SEED.jsonl records that order. Given
+    back as `completions` (`read_completions(out)`), it makes the searches propose the same cells
+    again, one query after the other; ValueError where they do not. Methods that are not
+    `Method.asynchronous` ask in rounds as ever, and workers wait for the last of a round.
     """
     chosen = SearchRecipe.get(recipe, benchmark.space.name) if isinstance(recipe, str) else recipe
     budget = Budget(seconds=seconds, queries=queries)
@@ -115,14 +90,16 @@ def search(
     vectors = None
     if embeddings is not None and methods.get(method).needs_embeddings:
         vectors = align(embeddings, benchmark)
-    metadata = _describe(benchmark, method, chosen, budget, vectors)
+    at_once = _at_once(benchmark, method, completions)
+    metadata = _describe(benchmark, method, chosen, budget, vectors, at_once)
     folder = None if out is None else _Folder(Path(out), metadata, numbers)
     if folder is not None and folder.trace.exists():
         return Trace.load(folder.trace)
 
     parts = []
     with Progress(f"{method} on {benchmark.name}", "seeds", len(numbers), enabled=progress) as bar:
-        size = methods.get(method).seeds_at_once(len(benchmark.cells), _GROUP)
+        most = 1 if at_once else _GROUP
+        size = methods.get(method).seeds_at_once(len(benchmark.cells), most)
         for start in range(0, len(numbers), size):
             group = numbers[start : start + size]
             part = None if folder is None else folder.load(start)
@@ -131,12 +108,17 @@ def search(
                 problem = SearchProblem(
                     benchmark=benchmark,
                     seeds=group,
-                    recipe=chosen,
+                    recipe=replace(chosen, batch_size=1) if at_once else chosen,
                     embeddings=vectors,
                     device=device,
                 )
                 searcher = methods.create(method, problem)
-                columns = run_group(searcher, problem, budget, _report(bar, start, len(group)))
+                report = _report(bar, start, len(group))
+                if at_once:
+                    recorded = (completions or {}).get(int(group[0]), ())
+                    columns = _run_recorded(searcher, problem, budget, folder, recorded, report)
+                else:
+                    columns = run_group(searcher, problem, budget, report)
                 part = Trace(
                     method=method,
                     recipe=chosen.name,
@@ -146,15 +128,44 @@ def search(
                     metadata=metadata,
                 )
                 if folder is not None:
-                    if isinstance(searcher, LearnsEmbeddings):
-                        folder.save_embeddings(searcher, problem, metadata)
-                    folder.save(start, part)
+                    folder.save(start, part, searcher, problem)
             parts.append(part)
             bar.update(start + len(group))
     trace = Trace.concat(parts)
     if folder is not None:
         folder.finish(trace)
     return trace
+
+
+def _at_once(
+    benchmark: Benchmark, method: str, completions: Mapping[int, Sequence[Completion]] | None
+) -> int | None:
+    """Queries a search has out; None where it asks in rounds."""
+    if isinstance(benchmark, Streaming) and methods.get(method).asynchronous:
+        return None if benchmark.at_once == 1 and completions is None else benchmark.at_once
+    if completions is not None:
+        raise ValueError(
+            f"completions: {method} on {benchmark.name} does not depend on the order in which "
+            "queries end; leave them out"
+        )
+    return None
+
+
+def _run_recorded(
+    searcher: Searcher,
+    problem: SearchProblem,
+    budget: Budget,
+    folder: _Folder | None,
+    recorded: Sequence[Completion],
+    report: Callable[[float], None],
+) -> dict[str, NDArray[Any]]:
+    """`run_asynchronously`, going on from the record in the folder, if there is one."""
+    if folder is None:
+        return run_asynchronously(searcher, problem, budget, recorded=recorded, on_answer=report)
+    log = folder.completions(int(problem.seeds[0]), recorded)
+    return run_asynchronously(
+        searcher, problem, budget, recorded=log.read(), record=log.append, on_answer=report
+    )
 
 
 def run_group(
@@ -170,8 +181,7 @@ def run_group(
     benchmark, seeds = problem.benchmark, problem.seeds
     longest = benchmark.fidelities[-1]
     elapsed, count = np.zeros(len(seeds)), np.zeros(len(seeds), np.int64)
-    most_seconds = math.inf if budget.seconds is None else budget.seconds
-    most_queries = math.inf if budget.queries is None else budget.queries
+    most_seconds, most_queries = budget.most_seconds, budget.most_queries
     active = np.ones(len(seeds), np.bool_)
     made: list[tuple[NDArray[Any], ...]] = []
     while active.any():
@@ -292,6 +302,7 @@ def _describe(
     recipe: SearchRecipe,
     budget: Budget,
     embeddings: EmbeddingTable | None,
+    at_once: int | None,
 ) -> dict[str, Any]:
     from arch2vec_fast import __version__
 
@@ -311,6 +322,7 @@ def _describe(
             for name, value in benchmark.ceiling._asdict().items()
         },
         "budget": {"seconds": budget.seconds, "queries": budget.queries},
+        "workers": at_once,
         "recipe_fields": recipe.to_dict(),
         "embeddings": source,
         "version": __version__,
@@ -345,11 +357,21 @@ class _Folder:
     def load(self, start: int) -> Trace | None:
         return Trace.load(self._part(start)) if self._part(start).exists() else None
 
-    def save(self, start: int, part: Trace) -> None:
+    def save(self, start: int, part: Trace, searcher: Searcher, problem: SearchProblem) -> None:
+        """A finished group, and what its searches have learnt."""
+        if isinstance(searcher, LearnsEmbeddings):
+            self._save_embeddings(searcher, problem, part.metadata)
         part.save(self._part(start))
 
-    def save_embeddings(
-        self, searcher: LearnsEmbeddings, problem: SearchProblem, metadata: dict[str, Any]
+    def completions(self, seed: int, start: Sequence[Completion]) -> CompletionLog:
+        """The record of one search; a new one begins with `start`."""
+        log = CompletionLog(self._path / f"completions-{seed}.jsonl")
+        for completion in start[len(log.read()) :]:
+            log.append(completion)
+        return log
+
+    def _save_embeddings(
+        self, searcher: LearnsEmbeddings, problem: SearchProblem, metadata: Mapping[str, Any]
     ) -> None:
         about = {"space": metadata["space"], "method": metadata["title"]}
         for seed, vectors in zip(problem.seeds.tolist(), searcher.embeddings()):

@@ -105,3 +105,23 @@ def test_a_store_of_other_trainings_is_refused(
         assert "queries.sqlite holds trainings of another recipe; use another file" in error
         assert error.count("\n") == 1
     assert rows(tmp_path, "*") == before
+
+
+def test_two_ray_workers_and_their_order_again_without_ray(
+    embeddings: Path, tmp_path: Path
+) -> None:
+    ray = pytest.importorskip("ray")
+    two = [*command(embeddings, tmp_path), "--workers", "2", "--queries", "7"]
+    try:
+        assert run(two) == 0
+    finally:
+        ray.shutdown()
+    before = rows(tmp_path, "*")
+    replay = ["--replay", str(tmp_path / "search"), "--out", str(tmp_path / "again")]
+    assert run([*two, *replay]) == 0
+    assert not ray.is_initialized()
+    assert rows(tmp_path, "*") == before
+    traces = [Trace.load(tmp_path / name / "trace.parquet") for name in ("search", "again")]
+    for column in COLUMNS:
+        np.testing.assert_array_equal(traces[0][column], traces[1][column], err_msg=column)
+    assert [trace.metadata["workers"] for trace in traces] == [2, 1]

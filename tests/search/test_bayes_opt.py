@@ -252,6 +252,21 @@ def test_observations_keep_order_and_grow() -> None:
     assert batch.rewards[0, :4].tolist() == [0, 0, 1, 2]
 
 
+def test_what_is_pending_is_believed_to_be_average() -> None:
+    seen = Observations(1)
+    everyone = np.ones(1, np.bool_)
+    seen.pending.expect(np.array([[4, 7, -1, 5]]))
+    assert not list(seen.batches(everyone))  # nothing to believe yet
+    seen.add(np.array([[7]]), np.array([[0.5]]))
+    seen.add(np.array([[5]]), np.array([[1.0]]))
+    (batch,) = seen.batches(everyone)
+    assert batch.rows.tolist() == [[7, 5, 4]]
+    assert batch.rewards.tolist() == [[0.5, 1.0, 0.75]]
+    seen.add(np.array([[4]]), np.array([[0.0]]))
+    (batch,) = seen.batches(everyone)
+    assert batch.rewards.tolist() == [[0.5, 1.0, 0.0]]
+
+
 def test_one_hot_encoding_tells_cells_apart() -> None:
     encoded = one_hot_encoding(SPACE.enumerate())
     assert encoded.shape == (15_625, 30)

@@ -11,7 +11,8 @@ from arch2vec_fast import spaces
 from arch2vec_fast.benchmarks import TableBenchmark
 from arch2vec_fast.embeddings import EmbeddingTable
 from arch2vec_fast.search import Proposals, SearchProblem, SearchRecipe, Trace, methods, search
-from arch2vec_fast.search.runner import Budget, align, run_group
+from arch2vec_fast.search.budget import Budget
+from arch2vec_fast.search.runner import align, run_group
 from strategies import topological_permutations
 from toy import toy_benchmark
 
