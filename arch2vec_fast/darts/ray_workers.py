@@ -26,10 +26,10 @@ def ray_workers(
     address: of a running cluster; None starts Ray on this machine. device: "cuda" gives each
     training a GPU of its own, "cpu" one core.
 
-    A worker that dies fails its training, which is tried again. Answers do not depend on the number
-    of workers or on the order in which they end. Raises ImportError where Ray is not installed,
-    ValueError for more workers than there are GPUs, or than a running cluster has cores; on this
-    machine as many share its cores as are asked for.
+    A worker that dies fails its training, which is tried again; what a training raises is raised
+    here. Answers do not depend on the number of workers or on the order in which they end. Raises
+    ImportError where Ray is not installed, ValueError for more workers than there are GPUs, or than
+    a running cluster has cores; on this machine as many share its cores as are asked for.
     """
     try:
         ray: Any = import_module("ray")
@@ -80,6 +80,8 @@ class _RayWorkers:
             job = running.pop(ready[0])
             try:
                 outcome = ray.get(ready[0])
+            except ray.exceptions.RayTaskError as error:  # what the training raised: a mistake
+                raise error.cause from error
             except ray.exceptions.RayError as error:
                 outcome = " ".join(f"{type(error).__name__}: {error}".split())[:500]
             yield job, outcome

@@ -33,8 +33,14 @@ from arch2vec_fast.darts.gradient_search import GradientSearchRecipe, search_by_
 from arch2vec_fast.darts.images import ImageSet
 from arch2vec_fast.darts.recipes import TrainRecipe
 from arch2vec_fast.darts.train import TrainResult, train
+from arch2vec_fast.darts.trained import (
+    Diverged,
+    TrainedBenchmark,
+    TrainingError,
+    Workers,
+    check_holds_out,
+)
 from arch2vec_fast.darts.trained import Job as Training
-from arch2vec_fast.darts.trained import TrainedBenchmark, TrainingError, Workers, check_holds_out
 from arch2vec_fast.search.methods import METHODS as SEARCHES
 from arch2vec_fast.search.protocol import Encoder, Job, run_job
 from arch2vec_fast.search.trace import Trace
@@ -234,15 +240,18 @@ class Table4:
         by_place = dict(self._train(finals))
         for final in finals:
             outcome = by_place[final]
-            if isinstance(outcome, str):
+            if not isinstance(outcome, TrainResult):
+                reason = outcome.reason if isinstance(outcome, Diverged) else outcome
                 raise TrainingError(
-                    f"final: training {final.method}, seed {final.seed}, failed ({outcome}); "
+                    f"final: training {final.method}, seed {final.seed}, failed ({reason}); "
                     "finished trainings are kept"
                 )
             results[final.method].append(outcome)
         return results
 
-    def _train(self, finals: Sequence[_Final]) -> Iterator[tuple[_Final, TrainResult | str]]:
+    def _train(
+        self, finals: Sequence[_Final]
+    ) -> Iterator[tuple[_Final, TrainResult | Diverged | str]]:
         """Result of each, or why it failed: side by side with workers, else one by one here."""
         recipe = self.scale.final
         if self.workers is None:

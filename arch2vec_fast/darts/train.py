@@ -66,7 +66,8 @@ class TrainResult:
 
     validation: after each epoch, empty without held-out images. reward: mean of the last
     `recipe.mean_of_last` of them, what a search is told; NaN without. test, test_top5: of the
-    model after the last epoch, measured once. seconds: of all epochs.
+    model after the last epoch, measured once. seconds: of all epochs. computed_on: device, threads
+    and version of torch of the last of them; these change the rounding.
     """
 
     validation: list[float]
@@ -74,6 +75,7 @@ class TrainResult:
     test: float
     test_top5: float
     seconds: float
+    computed_on: str = ""
 
 
 def train(
@@ -267,13 +269,16 @@ class _Trainer:
     def score(self, pixels: Pixels, labels: Tensor) -> tuple[float, float]:
         """Top-1 and top-5 accuracy in [0, 1]."""
         self.network.eval()
-        totals = torch.zeros(2, device=self.device)
+        totals = torch.zeros(3, device=self.device)
         parts = _in_order(labels)
         for rows, batch in zip(parts, pixels.batches(parts)):
             with self._autocast():
                 logits = self.forward(self._pixels(batch, 0, None)).main
-            totals += _hits(logits, labels[rows]).sum(1)
-        top1, top5 = (totals / len(labels)).tolist()
+            broken = ~logits.isfinite().all(1, keepdim=True).T
+            totals += torch.cat((_hits(logits, labels[rows]), broken)).sum(1)
+        top1, top5, broken_share = (totals / len(labels)).tolist()
+        if broken_share:  # the last step of an epoch has no loss after it
+            self._check_loss(float("nan"))
         return top1, top5
 
     def _pixels(self, batch: Tensor, cutout: int, generator: torch.Generator | None) -> Tensor:
@@ -349,4 +354,15 @@ def _finish(folder: TrainingFolder, trainer: _Trainer, images: ImageSource) -> T
         test=seen["test"],
         test_top5=seen["test_top5"],
         seconds=trainer.seconds,
+        computed_on=_computed_on(trainer.device),
     )
+
+
+def _computed_on(device: torch.device) -> str:
+    """Device, threads and version of torch, in words."""
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    else:
+        threads = torch.get_num_threads()
+        where = f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
+    return f"{where}, torch {torch.__version__}"

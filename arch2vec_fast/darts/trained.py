@@ -10,7 +10,9 @@ started anew asks the same questions, finds the answers, and goes on where it st
 
 from __future__ import annotations
 
+import logging
 import tempfile
+import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,14 +28,18 @@ from arch2vec_fast.benchmarks.base import Answer, Answers, Ceiling, CellFinder
 from arch2vec_fast.darts.folder import describe_images
 from arch2vec_fast.darts.images import ImageSet
 from arch2vec_fast.darts.recipes import TrainRecipe
-from arch2vec_fast.darts.store import QueryStore
+from arch2vec_fast.darts.store import Claims, QueryStore
 from arch2vec_fast.darts.train import TrainResult, train
 from arch2vec_fast.spaces import CellBatch
 from arch2vec_fast.spaces.darts import Darts, Genotype
 
-__all__ = ["Job", "TrainHere", "TrainedBenchmark", "TrainingError", "Workers"]
+__all__ = ["Diverged", "Job", "TrainHere", "TrainedBenchmark", "TrainingError", "Workers"]
 
+_log = logging.getLogger(__name__)
 _ATTEMPTS = 3
+_POLL_SECONDS = 1.0
+# What torch says of memory where it raises a plain RuntimeError.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
 
 class TrainingError(RuntimeError):
@@ -53,8 +59,16 @@ class Job:
     """Instead of the workers' seed."""
 
 
-Outcome = tuple[Job, TrainResult | str]
-"""A job and its result, or the reason it failed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diverged:
+    """A training whose loss became no number. This is an answer: it would end so again."""
+
+    reason: str
+    seconds: float
+
+
+Outcome = tuple[Job, TrainResult | Diverged | str]
+"""A job and its result, or the reason for which it failed and may be tried again."""
 
 
 class Workers(Protocol):
@@ -90,15 +104,36 @@ class TrainHere:
 
 def train_job(
     job: Job, images: ImageSet, recipe: TrainRecipe, seed: int, device: str | torch.device
-) -> TrainResult | str:
-    """Train one network; what goes wrong with it becomes the reason, in one line."""
+) -> TrainResult | Diverged | str:
+    """Train one network.
+
+    What may go well another time, a system error or lack of memory, becomes a reason in one line.
+    Mistakes, of the caller or of a program, are raised.
+    """
     seed = seed if job.seed is None else job.seed
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="arch2vec-query-") as folder:
         out = Path(folder) / "run" if job.out is None else job.out
         try:
             return train(job.genotype, images, recipe, out=out, seed=seed, device=device)
-        except (ArithmeticError, RuntimeError, OSError) as error:
-            return " ".join(f"{type(error).__name__}: {error}".split())
+        except FloatingPointError as error:
+            return Diverged(reason=_one_line(error), seconds=time.monotonic() - began)
+        except (OSError, MemoryError) as error:
+            return _one_line(error)
+        except RuntimeError as error:
+            if not _may_pass(error):
+                raise
+            return _one_line(error)
+
+
+def _may_pass(error: RuntimeError) -> bool:
+    """Whether torch ran out of memory, or the GPU failed, rather than the program."""
+    kinds = (torch.OutOfMemoryError, torch.AcceleratorError)
+    return isinstance(error, kinds) or any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 class TrainedBenchmark:
@@ -111,8 +146,13 @@ class TrainedBenchmark:
         store: file of answers; see `QueryStore`.
         workers: what trains; default: one after the other, here, on `device`.
 
-    The reward is `TrainResult.reward`. No test accuracy but those of the queried cells is known,
-    and no ceiling: both are NaN.
+    The reward is `TrainResult.reward`; 0, the worst there is, of a training that diverged, whose
+    test accuracy is unknown. No test accuracy but those of the queried cells is known, and no
+    ceiling: all these are NaN.
+
+    Processes may share a store: none trains what another is training. It trains other cells of the
+    round meanwhile, then waits. Device and number of threads change the rounding of a training, not
+    what it answers; the store keeps them beside each answer.
     """
 
     name = "darts"
@@ -160,8 +200,8 @@ class TrainedBenchmark:
     @property
     def test_accuracy(self) -> NDArray[np.float64]:
         """Of the cells that were queried, NaN elsewhere, [Q]."""
-        done = self._store.done()
-        values = (done[key].test if key in done else None for key in self._keys)
+        kept = self._store.answers()
+        values = (kept[key].test if key in kept else None for key in self._keys)
         return np.array([np.nan if value is None else value for value in values])
 
     def find(self, cells: CellBatch) -> NDArray[np.int64]:
@@ -181,60 +221,12 @@ class TrainedBenchmark:
     def stream(self, rows: Iterable[int]) -> Iterator[Answer]:
         """Train the cells `rows` that the store does not know; yields each answer as it comes.
 
-        As `Streaming.stream` says. Raises TrainingError, once all that is under way has ended,
-        where a training failed three times; nothing more is taken from `rows` then.
+        As `Streaming.stream` says; cells that other processes train are not counted among those
+        under way here. Raises TrainingError, once all that is under way here has ended, where a
+        training failed three times; nothing more is begun then.
         """
-        asked = iter(rows)
-        waiting: dict[str, list[int]] = {}  # rows that wait for the training of a cell
-        queue: deque[Job] = deque()
-        outcomes, attempts = self._train(queue), Counter[str]()
-        error: TrainingError | None = None
-        while True:
-            while error is None and len(waiting) < self.at_once:
-                if (row := next(asked, -1)) < 0:
-                    break
-                if self._is_done(key := self._keys[row]):
-                    yield self._answer(row)
-                elif key in waiting:
-                    waiting[key].append(row)
-                else:
-                    waiting[key] = [row]
-                    queue.append(self._job(row))
-            if not waiting:
-                break
-            job, outcome = next(outcomes)
-            attempts[job.cell] += 1
-            if isinstance(outcome, str) and attempts[job.cell] < _ATTEMPTS:
-                queue.append(job)
-                continue
-            answered = waiting.pop(job.cell)
-            if isinstance(outcome, str):
-                error = TrainingError(
-                    f"query: training {job.genotype} failed {_ATTEMPTS} times ({outcome}); "
-                    "finished queries are kept"
-                )
-                continue
-            for row in answered:
-                yield self._answer(row)
-        if error is not None:
-            raise error
-
-    def _train(self, queue: deque[Job]) -> Iterator[Outcome]:
-        """Do the jobs of a queue, which may grow meanwhile, and record how each ended."""
-
-        jobs = _Jobs(queue, self._store)
-        while queue:
-            for job, outcome in self._workers(jobs, self.images, self.recipe, self.seed):
-                if isinstance(outcome, str):
-                    self._store.fail(job.cell, outcome)
-                else:
-                    self._store.finish(
-                        job.cell,
-                        validation=outcome.reward,
-                        test=outcome.test,
-                        seconds=outcome.seconds,
-                    )
-                yield job, outcome
+        with self._store.claims() as claims:
+            yield from _Stream(self, claims).answers(iter(rows))
 
     def query(
         self,
@@ -256,20 +248,42 @@ class TrainedBenchmark:
         assert kept.seconds is not None
         return Answer(row, kept.validation, kept.seconds)
 
-    def _is_done(self, key: str) -> bool:
+    def _is_answered(self, key: str) -> bool:
         kept = self._store.get(key)
-        return kept is not None and kept.state == "done"
+        return kept is not None and kept.answered
 
     def _job(self, row: int) -> Job:
         genotype = self.space.to_genotypes(self.cells[row : row + 1])[0]
         return Job(cell=self._keys[row], genotype=genotype)
 
+    def _train(self, queue: deque[Job]) -> Iterator[Outcome]:
+        """Do the jobs of a queue, which may grow meanwhile, and record how each ended."""
+        while queue:
+            for job, outcome in self._workers(_Jobs(queue), self.images, self.recipe, self.seed):
+                self._record(job.cell, outcome)
+                yield job, outcome
+
+    def _record(self, cell: str, outcome: TrainResult | Diverged | str) -> None:
+        """How a training ended, into the store."""
+        if isinstance(outcome, str):
+            self._store.fail(cell, outcome)
+        elif isinstance(outcome, Diverged):
+            self._store.diverge(cell, outcome.reason, outcome.seconds)
+        else:
+            self._store.finish(
+                cell,
+                validation=outcome.reward,
+                test=outcome.test,
+                seconds=outcome.seconds,
+                computed_on=outcome.computed_on,
+            )
+
 
 class _Jobs:
-    """The jobs of a queue, which may be empty for a while; each is recorded when it is taken."""
+    """The jobs of a queue; where there were none for a while, there may be some again."""
 
-    def __init__(self, queue: deque[Job], store: QueryStore) -> None:
-        self._queue, self._store = queue, store
+    def __init__(self, queue: deque[Job]) -> None:
+        self._queue = queue
 
     def __iter__(self) -> Iterator[Job]:
         return self
@@ -277,9 +291,97 @@ class _Jobs:
     def __next__(self) -> Job:
         if not self._queue:
             raise StopIteration
-        job = self._queue.popleft()
-        self._store.begin(job.cell, str(job.genotype))
-        return job
+        return self._queue.popleft()
+
+
+class _Stream:
+    """The state of one `TrainedBenchmark.stream`."""
+
+    def __init__(self, benchmark: TrainedBenchmark, claims: Claims) -> None:
+        self._bench, self._claims = benchmark, claims
+        # Rows that wait for the training of a cell: one that is claimed here, or one that another
+        # process has claimed, or that failed and is free.
+        self._here: dict[str, list[int]] = {}
+        self._open: dict[str, list[int]] = {}
+        self._queue: deque[Job] = deque()
+        self._failures = Counter[str]()
+        self._error: TrainingError | None = None
+        self._told = False
+
+    def answers(self, rows: Iterator[int]) -> Iterator[Answer]:
+        """See `TrainedBenchmark.stream`."""
+        outcomes = self._bench._train(self._queue)
+        asking = True  # until `rows` says that it waits for an answer
+        while True:
+            for answer in self._look_again():
+                asking = True
+                yield answer
+            while asking and self._has_room():
+                if (row := next(rows, -1)) < 0:
+                    asking = False
+                elif self._bench._is_answered(self._bench._keys[row]):
+                    yield self._bench._answer(row)
+                else:
+                    self._begin(row)
+            if self._here:
+                for row in self._end(*next(outcomes)):
+                    asking = True
+                    yield self._bench._answer(row)
+            elif self._error is not None:
+                raise self._error
+            elif self._open:
+                self._wait()
+            elif not asking:
+                return
+
+    def _wait(self) -> None:
+        if not self._told:
+            _log.warning("query: waits for %d trainings of other processes", len(self._open))
+        self._told = True
+        time.sleep(_POLL_SECONDS)
+
+    def _has_room(self) -> bool:
+        return self._error is None and len(self._here) < self._bench.at_once
+
+    def _look_again(self) -> Iterator[Answer]:
+        """Answers of other processes; what they left is begun here."""
+        for cell, rows in list(self._open.items()):
+            if self._bench._is_answered(cell):
+                del self._open[cell]
+                yield from map(self._bench._answer, rows)
+            elif self._has_room() and self._claim(rows[0]):
+                self._here[cell] = self._open.pop(cell)
+
+    def _begin(self, row: int) -> None:
+        """Train the cell of a row, or remember that the row waits for it."""
+        cell = self._bench._keys[row]
+        if (waiting := self._here.get(cell) or self._open.get(cell)) is not None:
+            waiting.append(row)
+        elif self._claim(row):
+            self._here[cell] = [row]
+        else:
+            self._open[cell] = [row]
+
+    def _claim(self, row: int) -> bool:
+        job = self._bench._job(row)
+        if claimed := self._claims.take(job.cell, str(job.genotype)):
+            self._queue.append(job)
+        return claimed
+
+    def _end(self, job: Job, outcome: TrainResult | Diverged | str) -> list[int]:
+        """The rows that are answered now that a training ended; none where it failed."""
+        rows = self._here.pop(job.cell)
+        if not isinstance(outcome, str):
+            return rows
+        self._failures[job.cell] += 1
+        if self._failures[job.cell] < _ATTEMPTS:
+            self._open[job.cell] = rows
+        else:
+            self._error = TrainingError(
+                f"query: training {job.genotype} failed {_ATTEMPTS} times ({outcome}); "
+                "finished queries are kept"
+            )
+        return []
 
 
 def check_holds_out(recipe: TrainRecipe) -> None:
@@ -297,5 +399,4 @@ def _settings(images: ImageSet, recipe: TrainRecipe, seed: int) -> Mapping[str, 
         "images": describe_images(images),
         "recipe": recipe.to_dict(),
         "seed": seed,
-        "format": 1,
     }

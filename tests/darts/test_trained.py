@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from arch2vec_fast.darts.images import ImageSet
 from arch2vec_fast.darts.recipes import TrainRecipe
@@ -19,6 +20,7 @@ from arch2vec_fast.darts.trained import (
     Outcome,
     TrainedBenchmark,
     TrainingError,
+    _settings,
     train_job,
 )
 from arch2vec_fast.embeddings import EmbeddingTable
@@ -185,11 +187,51 @@ def test_trains_for_real(stripes: ImageSet, tmp_path: Path) -> None:
     assert result.reward == trace["validation"][0]  # the same training, bit for bit
 
 
-def test_what_goes_wrong_becomes_a_reason(stripes: ImageSet, tmp_path: Path) -> None:
+def test_a_diverged_training_is_the_worst_answer(stripes: ImageSet, tmp_path: Path) -> None:
+    wild = replace(TINY, learning_rate=1e30)
+    benchmark = TrainedBenchmark(CELLS, stripes, wild, store=tmp_path / "s")
+    trace = search(benchmark, "random", seeds=[0], queries=2)
+    np.testing.assert_array_equal(trace["validation"], 0.0)
+    assert np.isnan(trace["test"]).all()
+    assert (trace["seconds"] > 0).all()
+    with sqlite3.connect(tmp_path / "s") as database:
+        kept = database.execute("select state, attempts, error from queries").fetchall()
+    assert len(kept) == 2
+    for state, attempts, error in kept:  # it would diverge again, so it is not tried again
+        assert (state, attempts) == ("diverged", 1)
+        assert error.startswith("FloatingPointError: loss: nan in epoch 0; lower")
+
+
+def test_mistakes_are_raised_and_lack_of_memory_is_not(
+    stripes: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = bench(stripes, tmp_path / "s")._job(0)
-    reason = train_job(job, stripes, replace(TINY, learning_rate=1e30), 0, "cpu")
-    assert isinstance(reason, str)
-    assert reason.startswith("FloatingPointError: loss: nan")
+
+    def ends(error: Exception) -> object:
+        def train(*args: object, **kwargs: object) -> None:
+            raise error
+
+        monkeypatch.setattr("arch2vec_fast.darts.trained.train", train)
+        return train_job(job, stripes, TINY, 0, "cpu")
+
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory. Tried\nto"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+        MemoryError(),
+        OSError("No space left on device"),
+    ):
+        assert str(ends(error)).startswith(type(error).__name__)
+    for mistake in (
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        TypeError("x"),
+        ZeroDivisionError("x"),
+        ValueError("out: holds another training"),
+    ):
+        with pytest.raises(type(mistake)):
+            ends(mistake)
+    with pytest.raises(ValueError, match="out: holds another training"):
+        bench(stripes, tmp_path / "s").query(np.array([0]), np.array([0]))
+    assert rows(tmp_path / "s")[0][2] == "failed"  # and nothing is claimed
 
 
 def test_ray_trains_side_by_side(stripes: ImageSet, tmp_path: Path) -> None:
@@ -215,6 +257,10 @@ def test_stores_of_another_kind_are_refused(stripes: ImageSet, tmp_path: Path) -
     before = rows(tmp_path / "s")
     with pytest.raises(ValueError, match="holds trainings of another recipe; use another file"):
         TrainedBenchmark(CELLS, stripes, replace(TINY, epochs=2), store=tmp_path / "s")
+    other = stripes.train_images.clone()
+    other[0, 0, 0, 0] += 1  # as many images of the same size
+    with pytest.raises(ValueError, match="holds trainings of another images; use another file"):
+        TrainedBenchmark(CELLS, replace(stripes, train_images=other), TINY, store=tmp_path / "s")
     assert rows(tmp_path / "s") == before
     (tmp_path / "text").write_text("not a database, but long enough to be read as one" * 20)
     with pytest.raises(ValueError, match="text is no store of queries"):
@@ -229,18 +275,25 @@ def test_stores_of_another_kind_are_refused(stripes: ImageSet, tmp_path: Path) -
         TrainedBenchmark(CELLS, stripes, TrainRecipe.cifar10(), store=tmp_path / "u")
 
 
-def test_an_answer_stays_whoever_asks_again(tmp_path: Path) -> None:
-    store = QueryStore(tmp_path / "s", {"seed": 0})
-    store.begin("c", "genotype")
-    store.finish("c", validation=0.5, test=0.25, seconds=1.0)
-    QueryStore(tmp_path / "s", {"seed": 0}).begin("c", "genotype")
-    kept = store.get("c")
-    assert kept is not None
-    assert (kept.state, kept.attempts, kept.validation) == ("done", 1, 0.5)
-
-
 def test_a_store_does_not_take_on_settings_it_was_not_made_with(tmp_path: Path) -> None:
     QueryStore(tmp_path / "s", {"seed": 0})
     for _ in range(2):  # neither at once nor the next time
         with pytest.raises(ValueError, match="holds trainings of another images"):
             QueryStore(tmp_path / "s", {"seed": 0, "images": "digits"})
+
+
+def test_what_another_process_trains_is_waited_for_last(stripes: ImageSet, tmp_path: Path) -> None:
+    benchmark = bench(stripes, tmp_path / "s", workers := FakeWorkers())
+    store = QueryStore(tmp_path / "s", _settings(stripes, TINY, 0))
+    first = benchmark._job(0)
+    with store.claims() as claims:
+        claims.take(first.cell, str(first.genotype))
+        with sqlite3.connect(tmp_path / "s") as database:
+            database.execute(
+                "update queries set host = 'elsewhere', heartbeat = '2999-01-01T00:00:00+00:00'"
+            )
+        answers = benchmark.stream(range(4))
+        assert [next(answers).row for _ in range(3)] == [1, 2, 3]
+        store.finish(first.cell, validation=0.125, test=0.5, seconds=3.0)
+        assert list(answers) == [(0, 0.125, 3.0)]
+    assert first.cell not in workers.trained
