@@ -42,6 +42,8 @@ class TrainingFolder:
         kept = read_json(path / "config.json")
         # Through JSON, so that tuples and lists are the same.
         wanted = json.loads(json.dumps(config))
+        if "sha256" not in kept.get("images", {}):  # from before there was one
+            wanted.get("images", {}).pop("sha256", None)
         if odd := sorted(key for key in {*kept, *wanted} if kept.get(key) != wanted.get(key)):
             raise ValueError(
                 f"out: {path} holds another training (its {', '.join(odd)} differ); "
@@ -93,6 +95,7 @@ def describe_images(images: ImageSource) -> dict[str, Any]:
         "size": list(images.image_size),
         "classes": images.classes,
         "mean": [round(value, 9) for value in images.mean],
+        "sha256": images.sha256,
     }
 
 

@@ -18,6 +18,7 @@ released `darts/cnn/train_imagenet.py` calls with their defaults.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -81,6 +82,7 @@ class ImageFolders:
     the training ones in a fixed shuffled order, so that the last part of them, which a recipe holds
     out, has images of all classes. test: what the folder calls val. mean, std: ImageNet's, as every
     published ImageNet number has them. workers: processes that decode; 0: the training's own.
+    sha256: the first half of the digest of the names and sizes of all files.
     """
 
     root: Path
@@ -91,6 +93,7 @@ class ImageFolders:
     train_labels: Tensor
     test_files: FileNames
     test_labels: Tensor
+    sha256: str
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
@@ -145,7 +148,8 @@ def open_folders(path: str | Path, *, size: int = 224, workers: int | None = Non
     names = _class_names(root / "train")
     if odd := sorted(set(_class_names(root / "val")) - set(names)):
         raise ValueError(f"data: {root / 'val' / odd[0]} is a class that {root / 'train'} lacks")
-    train, test = (_list_files(root, part, names) for part in ("train", "val"))
+    digest = hashlib.sha256()
+    train, test = (_list_files(root, part, names, digest.update) for part in ("train", "val"))
     counts = np.bincount(train[1], minlength=len(names))
     if not counts.all():
         empty = root / "train" / names[int(counts.argmin())]
@@ -162,6 +166,7 @@ def open_folders(path: str | Path, *, size: int = 224, workers: int | None = Non
         train_labels=torch.from_numpy(train[1][shuffled]),
         test_files=FileNames(test[0]),
         test_labels=torch.from_numpy(test[1]),
+        sha256=digest.hexdigest()[:32],
     )
 
 
@@ -178,19 +183,25 @@ def _class_names(folder: Path) -> list[str]:
     return names
 
 
-def _list_files(root: Path, part: str, names: list[str]) -> tuple[list[str], NDArray[np.int64]]:
-    """Paths below `root` in order of class and file name, and labels."""
+def _list_files(
+    root: Path, part: str, names: list[str], note: Callable[[bytes], None]
+) -> tuple[list[str], NDArray[np.int64]]:
+    """Paths below `root` in order of class and file name, and labels.
+
+    note: hears of each path and its file's size.
+    """
     files: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(names):
         if not (root / part / name).is_dir():
             continue
         found = sorted(
-            entry.name
+            (f"{part}/{name}/{entry.name}", entry.stat().st_size)
             for entry in os.scandir(root / part / name)
             if entry.name.lower().endswith(_ENDINGS)
         )
-        files += [f"{part}/{name}/{file}" for file in found]
+        note(b"".join(b"%s %d\0" % (os.fsencode(file), size) for file, size in found))
+        files += [file for file, _ in found]
         labels += [label] * len(found)
     return files, np.array(labels, np.int64)
 

@@ -15,10 +15,11 @@ ImageNet, which no memory holds, is `darts.image_folders`.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ class ImageSet:
     """Images and labels of one data set.
 
     train_images, test_images: uint8 [n, 3, H, W]. train_labels, test_labels: int64 [n].
-    mean, std: of each channel over the training images, in units of [0, 1].
+    mean, std: of each channel over the training images, in units of [0, 1]. sha256: the first half
+    of the digest of all pixels and labels.
     """
 
     name: str
@@ -49,6 +51,13 @@ class ImageSet:
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    sha256: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        digest = hashlib.sha256()
+        for part in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            digest.update(np.ascontiguousarray(part.cpu().numpy()).data.cast("B"))
+        object.__setattr__(self, "sha256", digest.hexdigest()[:32])
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -48,6 +48,11 @@ class ImageSource(Protocol):
     @property
     def std(self) -> tuple[float, ...]: ...
     @property
+    def sha256(self) -> str:
+        """Of the contents, as far as they are known without decoding them."""
+        ...
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of what `pixels` gives."""
         ...

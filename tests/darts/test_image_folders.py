@@ -96,6 +96,18 @@ def test_classes_and_files_as_torchvision_sorts_them(root: Path, folders: ImageF
     assert [again.train_files[index] for index in range(36)] == names
 
 
+def test_other_files_are_other_images(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "colours", train=3, val=2)
+    seen = [open_folders(root).sha256 for _ in range(2)]
+    image = root / "val" / "red" / "000.JPEG"
+    image.write_bytes(image.read_bytes() + b"0")
+    seen.append(open_folders(root).sha256)
+    image.rename(image.with_name("0.JPEG"))
+    seen.append(open_folders(root).sha256)
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 3
+
+
 def test_file_names_are_kept_whole() -> None:
     names = ["a", "träin/ü 1.png", "", "x" * 300]
     kept = pickle.loads(pickle.dumps(FileNames(names)))

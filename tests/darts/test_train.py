@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training a network: it learns, it resumes to the same bits, the test images are seen once."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -158,6 +159,20 @@ def test_presets_are_the_published_settings() -> None:
     for name in TrainRecipe.names():
         recipe = TrainRecipe.get(name)
         assert TrainRecipe.from_dict(recipe.to_dict()) == recipe
+
+
+def test_other_images_of_the_same_size_are_another_training(
+    stripes: ImageSet, tmp_path: Path
+) -> None:
+    recipe = replace(TINY, epochs=1)
+    result = train(GENOTYPE, stripes, recipe, out=tmp_path)
+    other = replace(stripes, test_labels=stripes.test_labels.flip(0))
+    with pytest.raises(ValueError, match=r"holds another training \(its images differ\)"):
+        train(GENOTYPE, other, recipe, out=tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["images"]["sha256"]  # as a version that kept none wrote it
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert train(GENOTYPE, stripes, recipe, out=tmp_path).test == result.test
 
 
 def test_rejects(stripes: ImageSet, tmp_path: Path) -> None:
