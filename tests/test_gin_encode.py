@@ -111,6 +111,21 @@ def test_equals_the_model(space_name: str, name: str) -> None:
     assert_close(hidden, wanted)
 
 
+def test_a_weight_that_is_no_number_meets_every_zero() -> None:
+    """0 * inf is no number: states of zero are left out of products only where that is exact."""
+    layout = CellLayout(7, 5)
+    for value in (float("inf"), float("nan")):
+        weights, shape = encoder(layout, 32, 16, 2, 2)
+        parts = shape.split(weights)
+        next(part for part in parts if part.shape == (32, 32))[3, 5] = value
+        codes = codes_of(layout, 61)
+        expected = reference.gin_encode(codes, weights, shape, output="nodes")
+        assert expected.isnan().any()
+        torch.testing.assert_close(
+            gin_encode(codes, weights, shape, output="nodes").isnan(), expected.isnan()
+        )
+
+
 @pytest.mark.parametrize("num_mlp_layers", [1, 2, 3])
 def test_folding_is_exact(num_mlp_layers: int) -> None:
     space = spaces.get("nasbench101")
@@ -125,10 +140,15 @@ def test_folding_is_exact(num_mlp_layers: int) -> None:
     torch.testing.assert_close(twin, expected, rtol=1e-5, atol=1e-5)  # weights rounded to float32
 
 
+@pytest.mark.parametrize("bias", [0.0, 0.8])
 @pytest.mark.parametrize("gated", [False, True])
-def test_sharing_chunks_and_threads_move_no_bit(gated: bool) -> None:
+def test_sharing_chunks_and_threads_move_no_bit(gated: bool, bias: float) -> None:
+    """Bias .8: about a fifth of the states is zero, so tiles differ in how they are multiplied."""
     layout = CellLayout(7, 5)
     weights, shape = encoder(layout, 32, 16, 4, 2, gated=gated)
+    for part in shape.split(weights):
+        if part.shape == (32,):
+            part += bias
     codes = spaces.get("nasbench101").enumerate().to_torch()[::31]
     for output in GIN_OUTPUTS:
         torch.set_num_threads(1)

@@ -94,10 +94,13 @@ std::uint64_t signature_of(const CellLayout& layout, const std::uint64_t* words,
   ColourNode nodes[kMaxNodes];
   first_colours(layout, words, nodes);
   std::uint64_t mixed[kMaxNodes];
-  for (int round = 0; round <= rounds; ++round) {
+  const auto mix_all = [&] {
     for (int v = 0; v < layout.num_nodes; ++v) {
       mixed[v] = mix(nodes[v].hash);
     }
+  };
+  mix_all();
+  for (int round = 0; round < rounds; ++round) {
     for (int v = 0; v < layout.num_nodes; ++v) {
       std::uint64_t sum = nodes[v].hash * kOwn;
       for (unsigned mask = nodes[v].successors | nodes[v].predecessors; mask != 0;
@@ -106,6 +109,7 @@ std::uint64_t signature_of(const CellLayout& layout, const std::uint64_t* words,
       }
       nodes[v].hash = mix(sum);
     }
+    mix_all();
   }
   std::uint64_t all = 0;
   for (int v = 0; v < layout.num_nodes; ++v) {

@@ -62,6 +62,8 @@ A2V_INLINE V16 min(V16 a, V16 b) { return {_mm512_min_ps(a.x, b.x)}; }
 A2V_INLINE V16 sqrt(V16 a) { return {_mm512_sqrt_ps(a.x)}; }
 A2V_INLINE M16 operator>(V16 a, V16 b) { return {_mm512_cmp_ps_mask(a.x, b.x, _CMP_GT_OQ)}; }
 A2V_INLINE M16 operator<(V16 a, V16 b) { return {_mm512_cmp_ps_mask(a.x, b.x, _CMP_LT_OQ)}; }
+// Also where either is not a number.
+A2V_INLINE M16 operator!=(V16 a, V16 b) { return {_mm512_cmp_ps_mask(a.x, b.x, _CMP_NEQ_UQ)}; }
 A2V_INLINE V16 select(M16 m, V16 yes, V16 no) { return {_mm512_mask_mov_ps(no.x, m.x, yes.x)}; }
 A2V_INLINE std::uint32_t bits(M16 m) { return m.x; }
 A2V_INLINE M16 mask_from(std::uint32_t bits) { return {static_cast<__mmask16>(bits)}; }
@@ -129,6 +131,9 @@ A2V_INLINE M16 operator>(V16 a, V16 b) {
 }
 A2V_INLINE M16 operator<(V16 a, V16 b) {
   return {_mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ)};
+}
+A2V_INLINE M16 operator!=(V16 a, V16 b) {
+  return {_mm256_cmp_ps(a.lo, b.lo, _CMP_NEQ_UQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_NEQ_UQ)};
 }
 A2V_INLINE V16 select(M16 m, V16 yes, V16 no) {
   return {_mm256_blendv_ps(no.lo, yes.lo, m.lo), _mm256_blendv_ps(no.hi, yes.hi, m.hi)};
@@ -225,6 +230,9 @@ A2V_INLINE M16 operator>(V16 a, V16 b) {
   return {{a.x[0] > b.x[0], a.x[1] > b.x[1], a.x[2] > b.x[2], a.x[3] > b.x[3]}};
 }
 A2V_INLINE M16 operator<(V16 a, V16 b) { return b > a; }
+A2V_INLINE M16 operator!=(V16 a, V16 b) {
+  return {{a.x[0] != b.x[0], a.x[1] != b.x[1], a.x[2] != b.x[2], a.x[3] != b.x[3]}};
+}
 A2V_INLINE V16 select(M16 m, V16 yes, V16 no) {
   return each([&](int q) { return m.x[q] ? yes.x[q] : no.x[q]; });
 }

@@ -19,14 +19,20 @@
 namespace a2v {
 
 // Rows that a kernel carries through a whole layer in its scratch: a multiple of its register
-// block; input and output (2 * 18 KB for H = 128) about fill the first-level cache.
+// blocks; input and output (2 * 18 KB for H = 128) about fill the first-level cache.
 constexpr int kEncodeTile = 36;
+
+// Floats of a kernel's scratch: two tiles, and a list of the columns that count (sparse_rows.h).
+constexpr std::int64_t encode_scratch(std::int64_t padded_width) {
+  return (3 * padded_width + 1) * kEncodeTile;
+}
 
 struct EncodeLinear {
   const float* weight;  // panels as `pack` writes them
   const float* bias;    // [out, padded]
   int in;
   int out;
+  bool skips_zeros;  // its input comes from a ReLU, and no weight is infinite or no number
 };
 
 struct LayerJob {
@@ -46,7 +52,7 @@ struct LayerJob {
   const float* in;  // [.., width, padded]
   float* states;    // [num_rows, H, padded], or null where nobody asks for them
   float* product;   // [num_rows, out->out, padded], or null: `out` is not applied
-  float* scratch;   // 2 * kEncodeTile * the widest row, padded
+  float* scratch;   // encode_scratch(the widest row) floats
 };
 
 // out = factor * (sum of table[rows[i]], i < count); `out` has `width` columns and no padding.

@@ -63,17 +63,20 @@ struct Bfloat16 {
   using Element = std::uint16_t;
   static A2V_INLINE void store(std::uint16_t* p, V16 a) { store_bfloat16(p, a); }
 
+  // As that of Float32; every zero is multiplied, because an instruction adds two products.
   template <class Sink>
-  static A2V_INLINE void multiply(const std::uint16_t* x, std::ptrdiff_t stride, int rows,
-                                  int depth, const float* weight, int panels, Sink&& sink) {
+  static A2V_INLINE void multiply(const EncodeLinear& linear, const std::uint16_t* x, int rows,
+                                  float* /*room*/, Sink&& sink) {
+    const int depth = linear.in;
+    const int panels = panels_of(linear.out);
     const std::ptrdiff_t right_stride = std::ptrdiff_t{(depth + 1) / 2} * kLanes;
-    const auto* right = reinterpret_cast<const std::uint32_t*>(weight);
+    const auto* right = reinterpret_cast<const std::uint32_t*>(linear.weight);
     for (int panel = 0; panel < panels; panel += kBlockPanels) {
       const int count = panels - panel < kBlockPanels ? panels - panel : kBlockPanels;
       for (int row = 0; row < rows; row += kBlockRows) {
         const int left_rows = rows - row < kBlockRows ? rows - row : kBlockRows;
-        multiply_pairs(x + row * kLanes, stride, depth, right + panel * right_stride, right_stride,
-                       count, left_rows, [&](int r, int q, V16 y) { sink(row + r, panel + q, y); });
+        multiply_block(x + row * kLanes, depth, right + panel * right_stride, right_stride, count,
+                       left_rows, [&](int r, int q, V16 y) { sink(row + r, panel + q, y); });
       }
     }
   }
@@ -82,7 +85,7 @@ struct Bfloat16 {
   // A whole block, of which `rows` rows and `count` panels are wanted: tiles have room for the
   // rest of the rows, and the rest of the panels repeats the first.
   template <class Sink>
-  static A2V_INLINE void multiply_pairs(const std::uint16_t* x, std::ptrdiff_t stride, int depth,
+  static A2V_INLINE void multiply_block(const std::uint16_t* x, int depth,
                                         const std::uint32_t* weight, std::ptrdiff_t right_stride,
                                         int count, int rows, Sink&& sink) {
     V16 acc[kBlockRows][kBlockPanels];
@@ -98,7 +101,7 @@ struct Bfloat16 {
       right[q] = weight + (q < count ? q : 0) * right_stride;
     }
     for (int k = 0; k < depth; k += 2) {
-      const std::uint16_t* left = x + (k / kLanes) * stride + k % kLanes;
+      const std::uint16_t* left = x + (k / kLanes) * kTilePanel + k % kLanes;
 #pragma GCC unroll 16
       for (int r = 0; r < kBlockRows; ++r) {
         std::uint32_t pair;

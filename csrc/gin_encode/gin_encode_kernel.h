@@ -2,26 +2,37 @@
 // Body of gin_encode's kernels; one file an instruction set includes it. See simd.h.
 //
 // A layer takes its rows in tiles: gather and weigh the neighbours' rows into a tile in the
-// scratch, then its products (common/gemm.h) from tile to tile. Only the last one leaves the
-// first-level cache. `Products` says in which numbers they are computed: Float32 below, Bfloat16 in
-// gin_encode_bf16.h.
+// scratch, then its products (common/gemm.h, common/sparse_rows.h) from tile to tile. Only the last
+// one leaves the second-level cache. `Products` says in which numbers they are computed: Float32
+// below, Bfloat16 in gin_encode_bf16.h.
 #pragma once
 
 #include "common/gemm.h"
+#include "common/sparse_rows.h"
 #include "gin_encode/encode_rows.h"
 
 namespace a2v::A2V_SIMD {
+
+// Sixteen columns of a tile's rows are kTilePanel elements.
+constexpr std::ptrdiff_t kTilePanel = kEncodeTile * kLanes;
 
 struct Float32 {
   using Element = float;
   static void store(float* p, V16 a) { A2V_SIMD::store(p, a); }
 
-  // sink(row, panel, sixteen values) of x [rows, depth] and a weight as `pack` leaves it.
+  // sink(row, panel, sixteen values) of a tile's rows and the weight of `linear`. The way that
+  // they take, by how many zeros there are, does not show in the bits.
   template <class Sink>
-  static A2V_INLINE void multiply(const float* x, std::ptrdiff_t stride, int rows, int depth,
-                                  const float* weight, int panels, Sink&& sink) {
-    A2V_SIMD::multiply(ConstPanels{x, stride}, rows, depth,
-                       ConstPanels{weight, std::ptrdiff_t{depth} * kLanes}, panels, sink);
+  static A2V_INLINE void multiply(const EncodeLinear& linear, const float* x, int rows, float* room,
+                                  Sink&& sink) {
+    const ConstPanels left{x, kTilePanel};
+    const ConstPanels right{linear.weight, std::ptrdiff_t{linear.in} * kLanes};
+    const int panels = panels_of(linear.out);
+    if (linear.skips_zeros) {
+      multiply_rectified(left, rows, linear.in, right, panels, room, sink);
+      return;
+    }
+    A2V_SIMD::multiply(left, rows, linear.in, right, panels, sink);
   }
 };
 
@@ -29,44 +40,84 @@ inline const float* row_at(const float* table, std::uint32_t row, int width) {
   return table + static_cast<std::ptrdiff_t>(row) * width;
 }
 
-A2V_INLINE V16 sum_rows(const float* table, const std::uint32_t* rows, int count, int width) {
-  V16 sum = zero();
+// sums[i] += panel i of each of the rows.
+template <int Count>
+A2V_INLINE void add_rows(const float* table, const std::uint32_t* rows, int count, int width,
+                         V16 (&sums)[Count]) {
   for (int i = 0; i < count; ++i) {
-    sum = sum + load(row_at(table, rows[i], width));
+    const float* row = row_at(table, rows[i], width);
+#pragma GCC unroll 4
+    for (int q = 0; q < Count; ++q) {
+      sums[q] = sums[q] + load(row + q * kLanes);
+    }
   }
-  return sum;
 }
 
-// One panel of a row: scale * own + g1 * (sum over successors) + g2 * (sum over predecessors), or
-// what the first linear makes of it.
-A2V_INLINE V16 aggregate(const LayerJob& job, const std::uint32_t* key, int panel, int width) {
+// `Count` panels of a row: scale * own + g1 * (sum over successors) + g2 * (sum over
+// predecessors), or what the first linear makes of it. sink(panel, value).
+template <int Count, class Sink>
+A2V_INLINE void aggregate(const LayerJob& job, const std::uint32_t* key, int panel, int width,
+                          Sink&& sink) {
   const float* table = job.in + panel * kLanes;
   const std::uint32_t* rows = key + kKeyHeader;
   const int successors = static_cast<int>(key[1]);
-  const V16 own = load(row_at(table, key[0], width));
-  const V16 forwards = sum_rows(table, rows, successors, width);
+  const float* own = row_at(table, key[0], width);
+  const V16 scale = set1(job.scale);
+  V16 forwards[Count]{};
+  add_rows(table, rows, successors, width, forwards);
   if (job.gates == nullptr) {
-    const V16 sum = fma(set1(job.scale), own, forwards);
-    return job.entry == nullptr ? sum : relu(sum + load(job.entry + panel * kLanes));
+#pragma GCC unroll 4
+    for (int q = 0; q < Count; ++q) {
+      const V16 sum = fma(scale, load(own + q * kLanes), forwards[q]);
+      const std::ptrdiff_t column = (panel + q) * kLanes;
+      sink(panel + q, job.entry == nullptr ? sum : relu(sum + load(job.entry + column)));
+    }
+    return;
   }
-  const int others = static_cast<int>(key[2]) - successors;
-  const V16 backwards = sum_rows(table, rows + successors, others, width);
-  const float* gates = job.gates + panel * kLanes;
-  const V16 sum = fma(load(gates), forwards, set1(job.scale) * own);
-  return fma(load(gates + width), backwards, sum);
+  V16 backwards[Count]{};
+  add_rows(table, rows + successors, static_cast<int>(key[2]) - successors, width, backwards);
+#pragma GCC unroll 4
+  for (int q = 0; q < Count; ++q) {
+    const float* gates = job.gates + (panel + q) * kLanes;
+    const V16 sum = fma(load(gates), forwards[q], scale * load(own + q * kLanes));
+    sink(panel + q, fma(load(gates + width), backwards[q], sum));
+  }
 }
 
-// Sixteen columns of a tile's rows are kTilePanel elements.
-constexpr std::ptrdiff_t kTilePanel = kEncodeTile * kLanes;
+// Asks for the rows that a row is made of: they lie anywhere in a table of several megabytes.
+A2V_INLINE void prefetch_rows(const float* table, const std::uint32_t* key, int width) {
+  const auto prefetch = [&](std::uint32_t index) {
+    const float* row = row_at(table, index, width);
+    for (int column = 0; column < width; column += kLanes) {
+      __builtin_prefetch(row + column);
+    }
+  };
+  prefetch(key[0]);
+  const int neighbours = static_cast<int>(key[2]);
+  for (int i = 0; i < neighbours; ++i) {
+    prefetch(key[kKeyHeader + i]);
+  }
+}
 
 // sink(row, panel, how a row begins).
 template <class Sink>
 A2V_INLINE void gather(const LayerJob& job, std::int64_t first, int rows, Sink&& sink) {
+  constexpr int kTogether = 4;
+  constexpr int kAhead = 3;  // rows
   const int panels = panels_of(job.width);
+  const int width = panels * kLanes;
   for (int r = 0; r < rows; ++r) {
     const std::uint32_t* key = job.keys + (first + r) * job.key_size;
-    for (int p = 0; p < panels; ++p) {
-      sink(r, p, aggregate(job, key, p, panels * kLanes));
+    if (r + kAhead < rows) {
+      prefetch_rows(job.in, key + kAhead * job.key_size, width);
+    }
+    const auto into_row = [&](int panel, V16 value) { sink(r, panel, value); };
+    int p = 0;
+    for (; p + kTogether <= panels; p += kTogether) {
+      aggregate<kTogether>(job, key, p, width, into_row);
+    }
+    for (; p < panels; ++p) {
+      aggregate<1>(job, key, p, width, into_row);
     }
   }
 }
@@ -74,11 +125,10 @@ A2V_INLINE void gather(const LayerJob& job, std::int64_t first, int rows, Sink&&
 // sink(row, panel, x W^T + b) of a tile x.
 template <class Products, class Sink>
 A2V_INLINE void apply(const EncodeLinear& linear, const typename Products::Element* x, int rows,
-                      Sink&& sink) {
-  Products::multiply(x, kTilePanel, rows, linear.in, linear.weight, panels_of(linear.out),
-                     [&](int row, int panel, V16 product) {
-                       sink(row, panel, product + load(linear.bias + panel * kLanes));
-                     });
+                      float* room, Sink&& sink) {
+  Products::multiply(linear, x, rows, room, [&](int row, int panel, V16 product) {
+    sink(row, panel, product + load(linear.bias + panel * kLanes));
+  });
 }
 
 template <class Products>
@@ -88,6 +138,7 @@ void layer_tile(const LayerJob& job, std::int64_t first, int rows) {
   const std::ptrdiff_t widest = panels_of(job.width < job.hidden ? job.hidden : job.width);
   auto* from = reinterpret_cast<Element*>(job.scratch);
   auto* to = reinterpret_cast<Element*>(job.scratch + widest * kTilePanel);
+  float* room = job.scratch + 2 * widest * kTilePanel;
   float* states = job.states == nullptr ? nullptr : job.states + first * hidden;
   // Into a tile, and the layer's last values into the table of states as well.
   const auto into = [&](Element* tile, int row, int panel, V16 y, bool last) {
@@ -99,7 +150,7 @@ void layer_tile(const LayerJob& job, std::int64_t first, int rows) {
   gather(job, first, rows,
          [&](int row, int panel, V16 y) { into(from, row, panel, y, job.num_linears == 0); });
   for (int k = 0; k < job.num_linears; ++k) {
-    apply<Products>(job.linears[k], from, rows, [&](int row, int panel, V16 y) {
+    apply<Products>(job.linears[k], from, rows, room, [&](int row, int panel, V16 y) {
       into(to, row, panel, relu(y), k + 1 == job.num_linears);
     });
     Element* swapped = from;
@@ -109,7 +160,7 @@ void layer_tile(const LayerJob& job, std::int64_t first, int rows) {
   if (job.product != nullptr) {
     const int width = panels_of(job.out->out) * kLanes;
     float* product = job.product + first * width;
-    apply<Products>(*job.out, from, rows, [&](int row, int panel, V16 y) {
+    apply<Products>(*job.out, from, rows, room, [&](int row, int panel, V16 y) {
       store(product + row * width + panel * kLanes, y);
     });
   }
@@ -126,11 +177,13 @@ void encode_layer(const LayerJob& job) {
 inline void encode_readout(const ReadoutJob& job) {
   const int width = panels_of(job.width) * kLanes;
   for (int column = 0; column < job.width; column += kLanes) {
-    const V16 sum = sum_rows(job.table + column, job.rows, job.count, width) * set1(job.factor);
+    V16 sums[1]{};
+    add_rows(job.table + column, job.rows, job.count, width, sums);
+    const V16 result = sums[0] * set1(job.factor);
     if (job.width - column >= kLanes) {
-      store(job.out + column, sum);
+      store(job.out + column, result);
     } else {
-      store_first(job.out + column, sum, job.width - column);
+      store_first(job.out + column, result, job.width - column);
     }
   }
 }

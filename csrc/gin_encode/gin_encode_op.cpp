@@ -24,9 +24,7 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Cells a thread takes at least: about a millisecond of work.
-constexpr std::int64_t kGrain = 64;
-// The same where a cell costs half a microsecond.
+// Cells a thread takes at least where a cell costs half a microsecond.
 constexpr std::int64_t kCheapGrain = 2048;
 
 const a2v::EncodeKernels& choose_kernels(const std::string& precision) {
@@ -67,14 +65,22 @@ std::int64_t first_corrupt(const a2v::CellLayout& layout, const std::int64_t* co
   return corrupt;
 }
 
+// Threads take pieces of the cells as they come free, because cells with fewer nodes cost less.
 void encode_all(const a2v::GinEncodeParams& params, const a2v::EncodeKernels& kernels,
                 const std::vector<std::int64_t>* cells) {
-  const a2v::GinEncoder encoder(params, kernels, static_cast<int>(torch::stable::get_num_threads()),
-                                cells);
-  torch::stable::parallel_for(0, encoder.num_cells(), kGrain,
-                              [&](std::int64_t first, std::int64_t last) {
-                                a2v::EncodeWorker(encoder).encode(first, last);
-                              });
+  const auto threads = static_cast<std::int64_t>(torch::stable::get_num_threads());
+  const a2v::GinEncoder encoder(params, kernels, static_cast<int>(threads), cells);
+  const std::int64_t pieces = encoder.num_pieces();
+  std::atomic<std::int64_t> next{0};
+  torch::stable::parallel_for(
+      0, std::min(threads, pieces), 1, [&](std::int64_t first, std::int64_t last) {
+        for (std::int64_t member = first; member < last; ++member) {
+          a2v::EncodeWorker worker(encoder);
+          for (std::int64_t piece = next++; piece < pieces; piece = next++) {
+            worker.encode(encoder.piece(piece), encoder.piece(piece + 1));
+          }
+        }
+      });
 }
 
 // Each of the cells that are equal once; the others take its result.

@@ -4,6 +4,7 @@
 #include "gin_encode/gin_encoder.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -23,6 +24,8 @@ constexpr int padded(int width) { return (width + 15) / 16 * 16; }
 
 // Looking up a node's colour costs as much as about this many operations of a layer.
 constexpr double kLookUpCost = 6000;
+// Cells of a piece at least: about half a millisecond of work.
+constexpr std::int64_t kGrain = 64;
 // Few cells repeat too little of each other.
 constexpr std::int64_t kSharedCells = 512;
 // Four times as many cells share a tenth more rows and lose it again to slower memory.
@@ -154,7 +157,11 @@ void GinEncoder::pack_weights() {
     float* shift = take(padded(out));
     kernels_.pack(params_.weights + weight, out, in, packed);
     std::copy_n(params_.weights + bias, out, shift);
-    linears_.push_back({.weight = packed, .bias = shift, .in = in, .out = out});
+    const float* from = params_.weights + weight;
+    const bool finite = std::all_of(from, from + std::int64_t{out} * in,
+                                    [](float value) { return std::isfinite(value); });
+    linears_.push_back(
+        {.weight = packed, .bias = shift, .in = in, .out = out, .skips_zeros = finite});
   };
   for (int l = 0; l < c.num_layers; ++l) {
     const int width = c.input_width(l);
@@ -166,11 +173,13 @@ void GinEncoder::pack_weights() {
     for (int k = 0; k < c.num_mlp_layers; ++k) {
       take_linear(at.weight(l, k), at.bias(l, k), c.hidden_dim, k == 0 ? width : c.hidden_dim);
       if (k == 0) {
+        linears_.back().skips_zeros &= !directed_;
         entries_.push_back(directed_ ? nullptr : std::exchange(linears_.back().bias, zeros));
       }
     }
   }
   take_linear(at.head_weight(), at.head_bias(), c.latent_dim, c.hidden_dim);
+  linears_.back().skips_zeros = false;  // a panel or two are too few sums at a time
 }
 
 void GinEncoder::pack_inputs() {
@@ -194,13 +203,15 @@ void GinEncoder::plan(int num_threads) {
   const GinEncodeConfig& c = params_.config;
   const bool share = shares(params_);
   shared_levels_ = share ? c.num_layers : 1;
-  if (!share) {
-    chunk_cells_ = kMinChunk;
-    return;
+  chunk_cells_ = kMinChunk;
+  if (share) {
+    const std::int64_t row_bytes = 2 * padded(c.hidden_dim) * std::int64_t{sizeof(float)};
+    const std::int64_t cells = kTableBytes / (num_threads * c.num_nodes * row_bytes);
+    chunk_cells_ = std::clamp(cells, kMinChunk, kMaxChunk);
   }
-  const std::int64_t row_bytes = 2 * padded(c.hidden_dim) * std::int64_t{sizeof(float)};
-  const std::int64_t cells = kTableBytes / (num_threads * c.num_nodes * row_bytes);
-  chunk_cells_ = std::clamp(cells, kMinChunk, kMaxChunk);
+  const std::int64_t chunks = (num_cells() + chunk_cells_ - 1) / chunk_cells_;
+  const std::int64_t even = (chunks + num_threads - 1) / num_threads * num_threads;
+  pieces_ = std::min(even, std::max(std::int64_t{1}, num_cells() / kGrain));
 }
 
 double GinEncoder::row_cost(int layer) const {
@@ -236,7 +247,7 @@ EncodeWorker::EncodeWorker(const GinEncoder& encoder)
     colours_.emplace_back(num_nodes_);
   }
   const std::int64_t widest = padded(std::max(c.num_op_types, c.hidden_dim));
-  scratch_.reserve(2 * kEncodeTile * widest);
+  scratch_.reserve(encode_scratch(widest));
 }
 
 void EncodeWorker::encode(std::int64_t first, std::int64_t last) {
@@ -297,28 +308,42 @@ const EncodeWorker::Level& EncodeWorker::share_layer(int layer, std::int64_t cou
   return level;
 }
 
-// The layers from `layer` on of a few cells, a row a node.
+// The layers from `layer` on of a few cells, a row for each colour of a cell.
 void EncodeWorker::encode_group(int layer, std::int64_t first, std::int64_t count,
                                 const float* in) {
-  const int keys = key_size(num_nodes_);
-  const std::int64_t rows = count * num_nodes_;
-  keys_.resize(static_cast<std::size_t>(rows * keys));
+  keys_.resize(static_cast<std::size_t>(count * num_nodes_ * key_size(num_nodes_)));
   for (; layer < num_layers_; ++layer) {
+    std::uint32_t rows = 0;
     for (std::int64_t c = 0; c < count; ++c) {
-      ColourNode* nodes = cell(first + c);
-      NextColours next;
-      next_colours(nodes, num_nodes_, encoder_.directed(), &next);
-      std::copy_n(next.keys, num_nodes_ * keys, keys_.data() + c * num_nodes_ * keys);
-      for (int v = 0; v < num_nodes_; ++v) {
-        nodes[v].hash = next.hash[v];
-        nodes[v].row = static_cast<std::uint32_t>(c * num_nodes_ + v);
-      }
+      rows = number_colours(cell(first + c), rows);
     }
     Level& level = group_[layer % 2];
     compute(layer, in, keys_.data(), 0, rows, level);
     write(layer, first, count, level);
     in = carried(level);
   }
+}
+
+// Next colours of a cell's nodes, which get the rows from `rows` on; returns how many there are
+// then. One node in twenty-five of NAS-Bench-101 has the colour of another of its cell.
+std::uint32_t EncodeWorker::number_colours(ColourNode* nodes, std::uint32_t rows) {
+  const int size = key_size(num_nodes_);
+  NextColours next;
+  next_colours(nodes, num_nodes_, encoder_.directed(), &next);
+  for (int v = 0; v < num_nodes_; ++v) {
+    const std::uint32_t* key = next.keys + v * size;
+    int twin = 0;
+    while (twin < v && (next.hash[twin] != next.hash[v] ||
+                        !std::equal(key, key + kKeyHeader + key[2], next.keys + twin * size))) {
+      ++twin;
+    }
+    nodes[v].hash = next.hash[v];
+    nodes[v].row = twin < v ? nodes[twin].row : rows;
+    if (twin == v) {
+      std::copy_n(key, size, keys_.data() + std::int64_t{rows++} * size);
+    }
+  }
+  return rows;
 }
 
 // Gives the chunk's nodes their rows in `colours`.

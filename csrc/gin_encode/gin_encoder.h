@@ -6,9 +6,9 @@
 // once, in two ways. Cells that a symmetric encoder cannot tell apart are encoded once a call
 // (equal_cells.h). Of the others, every colour of a chunk of cells is given one row, level by
 // level, for as long as there are enough fewer colours than nodes to pay for looking them up; from
-// there on every node is a row of its own, a few cells at a time, in the second-level cache. The
-// first layer always goes by colour, over all chunks of a thread. Results are the same to the bit
-// in any case.
+// there on every colour of a cell is a row of its own, a few cells at a time, in the second-level
+// cache. The first layer always goes by colour, over all chunks of a thread. Results are the same
+// to the bit in any case.
 //
 // What there is to gain (all 423,624 cells of NAS-Bench-101 at once, symmetric, colours counted):
 // 2,965,368 nodes have 496, 450,854, 1,688,592 and 1,818,333 colours after 1 to 4 layers, and
@@ -19,11 +19,14 @@
 //   colours of the whole space (1.8 GB of tables)       0.45, 1.69, 1.82           267
 //   .. and first linears before the sums                                           207
 //   cells once, then level 2 by colours of a chunk,
-//   first linears before the sums (this file)           0.74, 1.90, 1.90           243
+//   first linears before the sums                       0.74, 1.90, 1.90           243
+//   .. and nodes of a cell that are equal (this file)   0.74, 1.82, 1.82           235
 //
-// Predicted from that and 75 GFLOP/s: 3.2 s of products on one thread and 0.6 s of look-ups and
-// signatures. Measured (2026-11-24, EPYC Zen 3, AVX2, processor time of one thread on a machine
-// with other work, in turns): 3.5 s, against 5.7 s of the version that had chunks alone.
+// Of those operations a quarter to a half multiplies zeros and is left out (sparse_rows.h): of the
+// states after a ReLU half are zero, in trained encoders of NAS-Bench-101 and DARTS 50 to 84 %.
+// Profile (2026-11-24, EPYC Zen 3, AVX2, one thread): 53 % products; 25 % what stands around them
+// in a tile (neighbours' rows 8, lists of columns 4, the head 2, stores); 14 % look-ups, orders and
+// keys of colours; 7 % finding equal cells.
 //
 // A gated encoder tells all cells apart and has 0.90, 2.70 and 2.87 million colours: there is
 // little to share.
@@ -74,8 +77,11 @@ class GinEncoder {
   bool directed() const { return directed_; }
   // Levels whose colours are looked up at first, 1 .. L.
   int shared_levels() const { return shared_levels_; }
-  // Cells whose colours share a table.
+  // Cells whose colours share a table, at most.
   std::int64_t chunk_cells() const { return chunk_cells_; }
+  // Pieces of the work for threads to take in turn; piece i starts at cell piece(i).
+  std::int64_t num_pieces() const { return pieces_; }
+  std::int64_t piece(std::int64_t i) const { return num_cells() * i / pieces_; }
   // Floating-point operations of a row of `layer`.
   double row_cost(int layer) const;
   // A job of `layer`, 0 .. L-1, with everything set that is the same for all rows.
@@ -95,6 +101,7 @@ class GinEncoder {
   bool directed_ = false;
   int shared_levels_ = 1;
   std::int64_t chunk_cells_ = 0;
+  std::int64_t pieces_ = 0;
   FloatTable inputs_;
   FloatTable packed_;
   std::vector<EncodeLinear> linears_;  // [L * K + 1], the head last
@@ -128,6 +135,7 @@ class EncodeWorker {
   void encode_chunk(std::int64_t count);
   const Level& share_layer(int layer, std::int64_t count, const float* in);
   void encode_group(int layer, std::int64_t first, std::int64_t count, const float* in);
+  std::uint32_t number_colours(ColourNode* nodes, std::uint32_t rows);
   void look_up(ColourTable& colours, std::int64_t count);
   // Rows known .. rows-1 of a level.
   void compute(int layer, const float* in, const std::uint32_t* keys, std::int64_t known,

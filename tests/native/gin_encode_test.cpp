@@ -4,6 +4,7 @@
 // and threads against each other, to the bit. Arrays have exactly the size they need.
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "common/cpu_features.h"
+#include "common/sparse_rows.h"
 #include "gin_encode/gin_encode_bf16.h"
 #include "gin_encode/gin_encoder.h"
 
@@ -105,8 +107,13 @@ struct Problem {
       equal.collect();
     }
     const a2v::GinEncoder encoder(params, kernels, threads, merges ? &equal.originals() : nullptr);
-    on_threads(threads, encoder.num_cells(),
-               [&](auto first, auto last) { a2v::EncodeWorker(encoder).encode(first, last); });
+    std::atomic<std::int64_t> next{0};
+    on_threads(threads, threads, [&](auto, auto) {
+      a2v::EncodeWorker worker(encoder);
+      for (std::int64_t piece = next++; piece < encoder.num_pieces(); piece = next++) {
+        worker.encode(encoder.piece(piece), encoder.piece(piece + 1));
+      }
+    });
     if (merges) {
       on_threads(threads, cells(),
                  [&](auto first, auto last) { a2v::copy_results(params, equal, first, last); });
@@ -222,6 +229,46 @@ void moves_no_bit(const Problem& problem, const Level& level) {
   }
 }
 
+// Products that leave columns out are the others to the bit: any size, rows of nothing but zeros
+// and rows without one.
+void leaves_out_zeros_alone(std::mt19937& random) {
+  using namespace a2v::scalar;
+  std::normal_distribution<float> normal;
+  for (const int rows : {1, 2, 5, 8}) {
+    for (const int depth : {1, 15, 16, 33}) {
+      for (const int panels : {1, 2, 5}) {
+        const std::ptrdiff_t stride = rows * kLanes;
+        std::vector<float> left(size_of(panels_of(depth) * stride));
+        std::vector<float> right(size_of(panels * depth * kLanes));
+        for (float& value : right) value = normal(random);
+        for (int r = 0; r < rows; ++r) {
+          const auto kept = random() % 5;  // of four
+          for (int k = 0; k < depth; ++k) {
+            const float zero_here = k % 2 == 0 ? 0.0F : -0.0F;
+            left[size_of(k / kLanes * stride + r * kLanes + k % kLanes)] =
+                random() % 4 < kept ? normal(random) : zero_here;
+          }
+        }
+        const ConstPanels a{left.data(), stride};
+        const ConstPanels b{right.data(), std::ptrdiff_t{depth} * kLanes};
+        std::vector<float> whole(size_of(rows * panels * kLanes));
+        std::vector<float> listed(whole.size());
+        const auto into = [&](std::vector<float>& to) {
+          return [&to, panels](int row, int panel, V16 value) {
+            store(to.data() + (row * panels + panel) * kLanes, value);
+          };
+        };
+        std::vector<float> room(size_of(pair_room(rows, depth)));
+        const PairColumns columns = pair_columns(room.data(), rows, depth);
+        list_columns(a, rows, depth, columns);
+        multiply(a, rows, depth, b, panels, into(whole));
+        multiply_listed(a, rows, columns, b, panels, into(listed));
+        expect(whole == listed, "products that leave zeros out differ");
+      }
+    }
+  }
+}
+
 // Relabelled copies are equal cells, others are not; both directions of an edge count alike.
 void finds_equal_cells() {
   const a2v::CellLayout layout{4, 3};
@@ -259,6 +306,7 @@ void finds_equal_cells() {
 int main() {
   finds_equal_cells();
   std::mt19937 random(7);
+  leaves_out_zeros_alone(random);
   const GinEncodeConfig configs[] = {{7, 5, 32, 16, 3, 2, false, 0},
                                      {2, 1, 5, 3, 1, 1, true, 0},
                                      {11, 11, 33, 17, 2, 3, true, 0},
