@@ -7,6 +7,7 @@
 #pragma once
 
 #include "common/gemm.h"
+#include "common/sparse_rows.h"
 #include "gin_train/plan.h"
 
 namespace a2v::A2V_SIMD {
@@ -34,60 +35,109 @@ A2V_INLINE V16 one_hot(const TrainCell& cell, int node, int panel) {
   return select(mask_from(here ? 1U << lane : 0U), set1(1.0F), zero());
 }
 
-A2V_INLINE V16 sum_of(const V16* x, std::uint32_t nodes) {
-  V16 total = zero();
+// Panels of a node's state that its neighbours' are summed with in one walk over the edges, whose
+// branches nobody can predict.
+constexpr int kEdgePanels = 4;
+
+template <int Count>
+struct NodeColumns {
+  V16 panel[Count];
+};
+
+template <int Count>
+A2V_INLINE NodeColumns<Count> sum_of(const NodeColumns<Count>* x, std::uint32_t nodes) {
+  NodeColumns<Count> total;
+#pragma GCC unroll 4
+  for (int q = 0; q < Count; ++q) {
+    total.panel[q] = zero();
+  }
   for (; nodes != 0; nodes &= nodes - 1) {
-    total = total + x[__builtin_ctz(nodes)];
+    const NodeColumns<Count>& from = x[__builtin_ctz(nodes)];
+#pragma GCC unroll 4
+    for (int q = 0; q < Count; ++q) {
+      total.panel[q] = total.panel[q] + from.panel[q];
+    }
   }
   return total;
 }
 
-// x of a layer's input: sixteen columns of the nodes of one cell.
+// group(first) for every kEdgePanels panels, single(panel) for the rest.
+template <class Group, class Single>
+A2V_INLINE void for_panels(int panels, Group&& group, Single&& single) {
+  int p = 0;
+  for (; p + kEdgePanels <= panels; p += kEdgePanels) {
+    group(p);
+  }
+  for (; p < panels; ++p) {
+    single(p);
+  }
+}
+
+// x of a layer's input: `Count` panels from `panel` on of the nodes of one cell.
+template <int Count>
 A2V_INLINE void read_layer_input(const TrainTeam& team, const TrainThread& thread, const Tile& tile,
-                                 int layer, int cell, int panel, V16* x) {
+                                 int layer, int cell, int panel, NodeColumns<Count>* x) {
   const int num_nodes = team.params.config.num_nodes;
   if (layer == 0) {
     for (int v = 0; v < num_nodes; ++v) {
-      x[v] = one_hot(tile.cell[cell], v, panel);
+      for (int q = 0; q < Count; ++q) {
+        x[v].panel[q] = one_hot(tile.cell[cell], v, panel + q);
+      }
     }
     return;
   }
   const int before = layer * team.params.config.num_mlp_layers - 1;
-  const V16 scale = load(thread.norm[before].scale + panel * kLanes);
-  const V16 shift = load(thread.norm[before].shift + panel * kLanes);
-  const float* h = tile.activations + team.tile.output[before] + panel * team.panel +
-                   static_cast<std::ptrdiff_t>(cell) * num_nodes * kLanes;
-  for (int v = 0; v < num_nodes; ++v) {
-    x[v] = activate(load(h + v * kLanes), scale, shift);
+  for (int q = 0; q < Count; ++q) {
+    const V16 scale = load(thread.norm[before].scale + (panel + q) * kLanes);
+    const V16 shift = load(thread.norm[before].shift + (panel + q) * kLanes);
+    const float* h = tile.activations + team.tile.output[before] + (panel + q) * team.panel +
+                     static_cast<std::ptrdiff_t>(cell) * num_nodes * kLanes;
+    for (int v = 0; v < num_nodes; ++v) {
+      x[v].panel[q] = activate(load(h + v * kLanes), scale, shift);
+    }
+  }
+}
+
+template <int Count>
+inline void aggregate_panels(const TrainTeam& team, const TrainThread& thread, const Tile& tile,
+                             int layer, int panel) {
+  const GinTrainConfig& config = team.params.config;
+  const int stage = layer * config.num_mlp_layers;
+  const V16 self = set1(1.0F + team.params.parameters[team.layout.eps + layer]);
+  const float* gates = team.gates[layer] + panel * kLanes;
+  const std::ptrdiff_t backwards = team.stage[stage].linear.in_panels * kLanes;
+  float* out = tile.activations + team.tile.input[stage] + panel * team.panel;
+  for (int c = 0; c < tile.cells; ++c) {
+    const TrainCell& cell = tile.cell[c];
+    NodeColumns<Count> x[kMaxNodes];
+    read_layer_input(team, thread, tile, layer, c, panel, x);
+    for (int v = 0; v < config.num_nodes; ++v, out += kLanes) {
+      const std::uint32_t both = cell.succs[v] | static_cast<std::uint32_t>(cell.preds[v]);
+      const NodeColumns<Count> first = sum_of(x, config.gated ? cell.succs[v] : both);
+      const NodeColumns<Count> second = sum_of(x, config.gated ? cell.preds[v] : 0U);
+#pragma GCC unroll 4
+      for (int q = 0; q < Count; ++q) {
+        V16 y = self * x[v].panel[q];
+        if (config.gated) {
+          y = fma(load(gates + q * kLanes), first.panel[q], y);
+          y = fma(load(gates + backwards + q * kLanes), second.panel[q], y);
+        } else {
+          y = y + first.panel[q];
+        }
+        store(out + q * team.panel, y);
+      }
+    }
   }
 }
 
 // Operand of a layer's first linear.
 inline void aggregate(const TrainTeam& team, const TrainThread& thread, const Tile& tile,
                       int layer) {
-  const GinTrainConfig& config = team.params.config;
-  const int stage = layer * config.num_mlp_layers;
-  const int panels = team.stage[stage].linear.in_panels;
-  const V16 self = set1(1.0F + team.params.parameters[team.layout.eps + layer]);
-  for (int p = 0; p < panels; ++p) {
-    float* out = tile.activations + team.tile.input[stage] + p * team.panel;
-    const float* gates = team.gates[layer] + p * kLanes;
-    for (int c = 0; c < tile.cells; ++c) {
-      const TrainCell& cell = tile.cell[c];
-      V16 x[kMaxNodes];
-      read_layer_input(team, thread, tile, layer, c, p, x);
-      for (int v = 0; v < config.num_nodes; ++v, out += kLanes) {
-        V16 y = self * x[v];
-        if (config.gated) {
-          y = fma(load(gates), sum_of(x, cell.succs[v]), y);
-          y = fma(load(gates + panels * kLanes), sum_of(x, cell.preds[v]), y);
-        } else {
-          y = y + sum_of(x, cell.succs[v] | static_cast<std::uint32_t>(cell.preds[v]));
-        }
-        store(out, y);
-      }
-    }
-  }
+  const int stage = layer * team.params.config.num_mlp_layers;
+  for_panels(
+      team.stage[stage].linear.in_panels,
+      [&](int p) { aggregate_panels<kEdgePanels>(team, thread, tile, layer, p); },
+      [&](int p) { aggregate_panels<1>(team, thread, tile, layer, p); });
 }
 
 // ReLU(norm(h)) of stage `from` as the operand of what follows it.
@@ -114,13 +164,19 @@ inline void forward_stage(const TrainTeam& team, const TrainThread& thread, cons
     activate_tile(team, thread, tile, stage - 1);
   }
   const PackedLinear& linear = team.stage[stage].linear;
+  const ConstPanels weight{linear.forward, static_cast<std::ptrdiff_t>(linear.in) * kLanes};
   float* out = tile.activations + team.tile.output[stage];
   const std::ptrdiff_t panel = team.panel;
-  multiply(input_of(team, tile, stage), tile.rows, linear.in,
-           {linear.forward, static_cast<std::ptrdiff_t>(linear.in) * kLanes}, linear.out_panels,
-           [=](int row, int p, V16 value) {
-             store(out + p * panel + row * kLanes, value + load(linear.bias + p * kLanes));
-           });
+  const auto biased = [=](int row, int p, V16 value) {
+    store(out + p * panel + row * kLanes, value + load(linear.bias + p * kLanes));
+  };
+  const ConstPanels input = input_of(team, tile, stage);
+  if (stage % mlp_layers == 0) {
+    multiply(input, tile.rows, linear.in, weight, linear.out_panels, biased);
+  } else {
+    multiply_rectified(input, tile.rows, linear.in, weight, linear.out_panels, thread.columns,
+                       biased);
+  }
 }
 
 // Sums over the rows of sixteen columns, in four chains that are added at the end.
@@ -235,55 +291,76 @@ A2V_INLINE void add_weight_gradient(ConstPanels y, int out, ConstPanels x, int i
   });
 }
 
+// `Count` panels of aggregate_backward; adds to the lanes of eps's gradient.
+template <int Count>
+inline void aggregate_panels_backward(const TrainTeam& team, TrainThread& thread, const Tile& tile,
+                                      int layer, int panel, V16* eps) {
+  const GinTrainConfig& config = team.params.config;
+  const int panels = team.stage[layer * config.num_mlp_layers].linear.in_panels;
+  const V16 self = set1(1.0F + team.params.parameters[team.layout.eps + layer]);
+  const float* gates = team.gates[layer] + panel * kLanes;
+  V16 gate_sum[2][Count];
+  for (int q = 0; q < Count; ++q) {
+    gate_sum[0][q] = gate_sum[1][q] = zero();
+  }
+  const float* from = thread.scratch2 + panel * team.panel;
+  float* out = tile.activations + team.tile.gradient + panel * team.panel;
+  for (int c = 0; c < tile.cells; ++c, from += config.num_nodes * kLanes) {
+    const TrainCell& cell = tile.cell[c];
+    NodeColumns<Count> x[kMaxNodes];
+    NodeColumns<Count> y[kMaxNodes];
+    read_layer_input(team, thread, tile, layer, c, panel, x);
+    for (int v = 0; v < config.num_nodes; ++v) {
+      for (int q = 0; q < Count; ++q) {
+        y[v].panel[q] = load(from + q * team.panel + v * kLanes);
+        eps[q] = fma(y[v].panel[q], x[v].panel[q], eps[q]);
+      }
+    }
+    for (int v = 0; v < config.num_nodes && config.gated; ++v) {
+      const NodeColumns<Count> sums[2] = {sum_of(x, cell.succs[v]), sum_of(x, cell.preds[v])};
+      for (int q = 0; q < Count; ++q) {
+        gate_sum[0][q] = fma(y[v].panel[q], sums[0].panel[q], gate_sum[0][q]);
+        gate_sum[1][q] = fma(y[v].panel[q], sums[1].panel[q], gate_sum[1][q]);
+      }
+    }
+    for (int v = 0; layer > 0 && v < config.num_nodes; ++v, out += kLanes) {
+      const std::uint32_t both = cell.succs[v] | static_cast<std::uint32_t>(cell.preds[v]);
+      const NodeColumns<Count> first = sum_of(y, config.gated ? cell.preds[v] : both);
+      const NodeColumns<Count> second = sum_of(y, config.gated ? cell.succs[v] : 0U);
+#pragma GCC unroll 4
+      for (int q = 0; q < Count; ++q) {
+        V16 g = self * y[v].panel[q];
+        if (config.gated) {
+          g = fma(load(gates + q * kLanes), first.panel[q], g);
+          g = fma(load(gates + (panels + q) * kLanes), second.panel[q], g);
+        } else {
+          g = g + first.panel[q];
+        }
+        store(out + q * team.panel, g);
+      }
+    }
+  }
+  for (int q = 0; q < Count && config.gated; ++q) {
+    const int in = layer == 0 ? config.num_op_types : config.hidden_dim;
+    const int first = (panel + q) * kLanes;
+    const int count = in - first < kLanes ? in - first : kLanes;
+    for (int d = 0; d < 2; ++d) {
+      float* total = thread.gradient + team.layout.gates[layer] + d * in + first;
+      store_first(total, load_first(total, count) + gate_sum[d][q], count);
+    }
+  }
+}
+
 // From the gradient of a layer's sums (thread.scratch2) to that of its input (the tile's gradient)
 // and of eps and the gates.
 inline void aggregate_backward(const TrainTeam& team, TrainThread& thread, const Tile& tile,
                                int layer) {
-  const GinTrainConfig& config = team.params.config;
-  const int panels = team.stage[layer * config.num_mlp_layers].linear.in_panels;
-  const V16 self = set1(1.0F + team.params.parameters[team.layout.eps + layer]);
-  V16 eps = zero();
-  for (int p = 0; p < panels; ++p) {
-    const V16 gate[2] = {load(team.gates[layer] + p * kLanes),
-                         load(team.gates[layer] + (panels + p) * kLanes)};
-    V16 gate_sum[2] = {zero(), zero()};
-    const float* from = thread.scratch2 + p * team.panel;
-    float* out = tile.activations + team.tile.gradient + p * team.panel;
-    for (int c = 0; c < tile.cells; ++c, from += config.num_nodes * kLanes) {
-      const TrainCell& cell = tile.cell[c];
-      V16 x[kMaxNodes];
-      V16 y[kMaxNodes];
-      read_layer_input(team, thread, tile, layer, c, p, x);
-      for (int v = 0; v < config.num_nodes; ++v) {
-        y[v] = load(from + v * kLanes);
-        eps = fma(y[v], x[v], eps);
-        if (config.gated) {
-          gate_sum[0] = fma(y[v], sum_of(x, cell.succs[v]), gate_sum[0]);
-          gate_sum[1] = fma(y[v], sum_of(x, cell.preds[v]), gate_sum[1]);
-        }
-      }
-      for (int v = 0; layer > 0 && v < config.num_nodes; ++v, out += kLanes) {
-        V16 g = self * y[v];
-        if (config.gated) {
-          g = fma(gate[0], sum_of(y, cell.preds[v]), g);
-          g = fma(gate[1], sum_of(y, cell.succs[v]), g);
-        } else {
-          g = g + sum_of(y, cell.succs[v] | static_cast<std::uint32_t>(cell.preds[v]));
-        }
-        store(out, g);
-      }
-    }
-    if (config.gated) {
-      const int width = config.num_op_types;
-      const int in = layer == 0 ? width : config.hidden_dim;
-      const int count = in - p * kLanes < kLanes ? in - p * kLanes : kLanes;
-      for (int d = 0; d < 2; ++d) {
-        float* total = thread.gradient + team.layout.gates[layer] + d * in + p * kLanes;
-        store_first(total, load_first(total, count) + gate_sum[d], count);
-      }
-    }
-  }
-  thread.gradient[team.layout.eps + layer] += sum(eps);
+  V16 eps[kEdgePanels] = {zero(), zero(), zero(), zero()};
+  for_panels(
+      team.stage[layer * team.params.config.num_mlp_layers].linear.in_panels,
+      [&](int p) { aggregate_panels_backward<kEdgePanels>(team, thread, tile, layer, p, eps); },
+      [&](int p) { aggregate_panels_backward<1>(team, thread, tile, layer, p, eps); });
+  thread.gradient[team.layout.eps + layer] += sum((eps[0] + eps[1]) + (eps[2] + eps[3]));
 }
 
 // Weight, bias, eps and gate gradients of a stage, and the gradient of the stage before it.
@@ -298,9 +375,16 @@ inline void backward_stage(const TrainTeam& team, TrainThread& thread, const Til
   const bool first = stage % mlp_layers == 0;
   float* out = first ? thread.scratch2 : tile.activations + team.tile.gradient;
   const std::ptrdiff_t panel = team.panel;
-  multiply(gradient, tile.rows, linear.out,
-           {linear.backward, static_cast<std::ptrdiff_t>(linear.out) * kLanes}, linear.in_panels,
-           [=](int row, int p, V16 value) { store(out + p * panel + row * kLanes, value); });
+  const ConstPanels weight{linear.backward, static_cast<std::ptrdiff_t>(linear.out) * kLanes};
+  const auto into = [=](int row, int p, V16 value) {
+    store(out + p * panel + row * kLanes, value);
+  };
+  if (team.params.config.batch_mode) {
+    multiply(gradient, tile.rows, linear.out, weight, linear.in_panels, into);
+  } else {  // the norm hands on the zeros of the ReLU behind it
+    multiply_rectified(gradient, tile.rows, linear.out, weight, linear.in_panels, thread.columns,
+                       into);
+  }
   if (first) {
     aggregate_backward(team, thread, tile, stage / mlp_layers);
   }

@@ -98,6 +98,7 @@ struct TrainThread {
   float* edge_bias;    // [N][16]
   float* scratch;      // [hidden_panels] one tile
   float* scratch2;
+  float* columns;      // what pairs of rows of one tile have values in, common/sparse_rows.h
   float* column_mean;  // [width] of one tile
   float* column_m2;
   double* double_mean;  // [width] merged over the team
