@@ -344,7 +344,7 @@ class _Folder:
             if odd:
                 raise ValueError(
                     f"out: {path} holds another search (its {', '.join(odd)} differ); "
-                    "choose another directory"
+                    "repeat its settings, or choose another directory"
                 )
         elif any(path.iterdir()):
             raise ValueError(f"out: {path} is not empty and holds no search; choose another")

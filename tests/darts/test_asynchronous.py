@@ -36,6 +36,7 @@ METHODS = {
     "arch2vec-rl, best": ("arch2vec-rl", BEST),
     "arch2vec-rl, paper": ("arch2vec-rl", PAPER),
 }
+QUERIES, KILLED_AT = 28, 19
 EVERY_METHOD = pytest.mark.parametrize(("method", "recipe"), METHODS.values(), ids=METHODS)
 Choice = Callable[[list[Job]], int]
 
@@ -94,12 +95,12 @@ def run(
     pool: int = len(CELLS),
     **options: Any,
 ) -> Trace:
-    """40 queries of seed 1 with the store of a folder."""
+    """Queries of seed 1 with the store of a folder."""
     store = folder / "store"
     bench = TrainedBenchmark(CELLS[:pool], toy_images(), TINY, store=store, workers=workers)
     vectors = np.random.default_rng(0).normal(size=(len(CELLS), 4)).astype(np.float32)
     table = EmbeddingTable(vectors=vectors, cells=CELLS)
-    options = {"seeds": [1], "queries": 40, "embeddings": table, **options}
+    options = {"seeds": [1], "queries": QUERIES, "embeddings": table, **options}
     return search(bench, method, out=folder / out, **options)
 
 
@@ -136,16 +137,20 @@ def test_a_killed_search_ends_as_if_it_had_not_been(
     """Killed while trainings ran; or, with `torn`, before an answer was recorded."""
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
-    workers, killed, rest = ScriptedWorkers(3), ScriptedWorkers(3, killed_at=23), ScriptedWorkers(3)
+    workers, killed, rest = (
+        ScriptedWorkers(3),
+        ScriptedWorkers(3, killed_at=KILLED_AT),
+        ScriptedWorkers(3),
+    )
     whole = run(tmp_path / "whole", workers, method, recipe=recipe)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", killed, method, recipe=recipe)
     log = tmp_path / "cut" / "out" / "completions-1.jsonl"
-    assert 23 <= len(log.read_bytes().splitlines()) < 40
+    assert KILLED_AT <= len(log.read_bytes().splitlines()) < QUERIES
     if torn:
         log.write_bytes(log.read_bytes()[:-5])
     resumed = run(tmp_path / "cut", rest, method, recipe=recipe)
-    assert rest.events.count("end") == workers.events.count("end") - 23
+    assert rest.events.count("end") == workers.events.count("end") - KILLED_AT
     for column in whole.columns:
         np.testing.assert_array_equal(resumed[column], whole[column], err_msg=column)
 
@@ -158,8 +163,8 @@ def test_workers_are_kept_busy(method: str, recipe: SearchRecipe, tmp_path: Path
     more = ["end", "begin"] * (trained - 4)
     assert workers.events == ["begin"] * 4 + more + ["end"] * 4
     asked = [completion.asked for completion in read_completions(tmp_path / "out")[1]]
-    if trained == 40:
-        assert asked == [min(40, 4 + number) for number in range(40)]
+    if trained == QUERIES:
+        assert asked == [min(QUERIES, 4 + number) for number in range(QUERIES)]
 
 
 @EVERY_METHOD
@@ -169,7 +174,7 @@ def test_more_workers_than_a_method_can_ask_for_wait_for_the_first_answer(
     recipe = replace(recipe, num_initial=2, population=2)
     workers = ScriptedWorkers(5)
     trace = run(tmp_path, workers, method, recipe=recipe)
-    assert len(trace) == 40
+    assert len(trace) == QUERIES
     first = 5 if method in ("random", "arch2vec-rl") else 2
     wanted = ["begin"] * first + ["end"] + ["begin"] * (6 - first)
     assert workers.events[: len(wanted)] == wanted
@@ -177,16 +182,16 @@ def test_more_workers_than_a_method_can_ask_for_wait_for_the_first_answer(
 
 @EVERY_METHOD
 def test_a_small_pool_is_exhausted(method: str, recipe: SearchRecipe, tmp_path: Path) -> None:
-    trace = run(tmp_path, ScriptedWorkers(4), method, recipe=recipe, pool=30)
+    trace = run(tmp_path, ScriptedWorkers(4), method, recipe=recipe, pool=20)
     if method == "evolution":  # may ask again
-        assert len(trace) == 40
+        assert len(trace) == QUERIES
     else:
         unasked = 1 if method == "arch2vec-rl" else 0  # its start
-        assert len(trace) == len(np.unique(trace["row"])) == 30 - unasked
+        assert len(trace) == len(np.unique(trace["row"])) == 20 - unasked
 
 
 @given(orders=st.lists(st.integers(0, 3), min_size=20, max_size=20), at_once=st.integers(2, 4))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_any_order_replays(orders: list[int], at_once: int) -> None:
     """Episodes of three actions, so that several are under way and end in any order."""
     recipe = replace(BEST, episode_length=3, policy_hidden=8)
@@ -231,9 +236,9 @@ def test_answers_that_are_known_come_at_once(tmp_path: Path) -> None:
     run(tmp_path, ScriptedWorkers(4), "random")
     again = run(tmp_path, NoWorkers(), "random", "again", completions={})
     workers = ScriptedWorkers(4)
-    more = run(tmp_path, workers, "random", "more", queries=44)
+    more = run(tmp_path, workers, "random", "more", queries=QUERIES + 4)
     assert workers.events == ["begin"] * 4 + ["end"] * 4
-    np.testing.assert_array_equal(more["row"][:40], again["row"])
+    np.testing.assert_array_equal(more["row"][:QUERIES], again["row"])
 
 
 def test_methods_that_ask_in_rounds_stay_in_rounds(tmp_path: Path) -> None:
@@ -255,7 +260,7 @@ def test_another_search_is_not_replayed(tmp_path: Path) -> None:
         ValueError, match=r"completions: number 0 is row \d+, which seed 1 does not"
     ):
         run(tmp_path, NoWorkers(), "evolution", "other", completions=recorded)
-    impossible = {1: [Completion(recorded[1][0].row, 41)]}
+    impossible = {1: [Completion(recorded[1][0].row, QUERIES + 1)]}
     with pytest.raises(ValueError, match="completions: number 0 is row"):
         run(tmp_path, NoWorkers(), "random", "more", completions=impossible)
     with pytest.raises(ValueError, match=r"holds another search .its workers differ"):
