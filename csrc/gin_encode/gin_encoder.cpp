@@ -241,7 +241,8 @@ EncodeWorker::EncodeWorker(const GinEncoder& encoder)
     : encoder_(encoder),
       num_nodes_(encoder.params().config.num_nodes),
       num_layers_(encoder.params().config.num_layers),
-      shared_levels_(encoder.shared_levels()) {
+      shared_levels_(encoder.shared_levels()),
+      group_colours_(num_nodes_) {
   const GinEncodeConfig& c = encoder.params().config;
   for (int level = 0; level < shared_levels_; ++level) {
     colours_.emplace_back(num_nodes_);
@@ -296,7 +297,7 @@ const EncodeWorker::Level& EncodeWorker::share_layer(int layer, std::int64_t cou
     colours.clear();
   }
   const std::int64_t known = colours.size();
-  look_up(colours, count);
+  look_up(colours, 0, count);
   const std::int64_t rows = colours.size();
   Level& level = layer == 0 ? first_ : shared_[layer % 2];
   compute(layer, in, colours.keys(), known, rows, level);
@@ -308,50 +309,26 @@ const EncodeWorker::Level& EncodeWorker::share_layer(int layer, std::int64_t cou
   return level;
 }
 
-// The layers from `layer` on of a few cells, a row for each colour of a cell.
+// The layers from `layer` on of a few cells, a row for each colour that they have.
 void EncodeWorker::encode_group(int layer, std::int64_t first, std::int64_t count,
                                 const float* in) {
-  keys_.resize(static_cast<std::size_t>(count * num_nodes_ * key_size(num_nodes_)));
   for (; layer < num_layers_; ++layer) {
-    std::uint32_t rows = 0;
-    for (std::int64_t c = 0; c < count; ++c) {
-      rows = number_colours(cell(first + c), rows);
-    }
+    group_colours_.clear();
+    look_up(group_colours_, first, count);
     Level& level = group_[layer % 2];
-    compute(layer, in, keys_.data(), 0, rows, level);
+    compute(layer, in, group_colours_.keys(), 0, group_colours_.size(), level);
     write(layer, first, count, level);
     in = carried(level);
   }
 }
 
-// Next colours of a cell's nodes, which get the rows from `rows` on; returns how many there are
-// then. One node in twenty-five of NAS-Bench-101 has the colour of another of its cell.
-std::uint32_t EncodeWorker::number_colours(ColourNode* nodes, std::uint32_t rows) {
-  const int size = key_size(num_nodes_);
-  NextColours next;
-  next_colours(nodes, num_nodes_, encoder_.directed(), &next);
-  for (int v = 0; v < num_nodes_; ++v) {
-    const std::uint32_t* key = next.keys + v * size;
-    int twin = 0;
-    while (twin < v && (next.hash[twin] != next.hash[v] ||
-                        !std::equal(key, key + kKeyHeader + key[2], next.keys + twin * size))) {
-      ++twin;
-    }
-    nodes[v].hash = next.hash[v];
-    nodes[v].row = twin < v ? nodes[twin].row : rows;
-    if (twin == v) {
-      std::copy_n(key, size, keys_.data() + std::int64_t{rows++} * size);
-    }
-  }
-  return rows;
-}
-
-// Gives the chunk's nodes their rows in `colours`.
-void EncodeWorker::look_up(ColourTable& colours, std::int64_t count) {
+// Gives the nodes of cells first .. first + count - 1 their rows in `colours`.
+void EncodeWorker::look_up(ColourTable& colours, std::int64_t first, std::int64_t count) {
   const int size = key_size(num_nodes_);
   NextColours next[kInFlight];
-  for (std::int64_t first = 0; first < count; first += kInFlight) {
-    const std::int64_t cells = std::min(kInFlight, count - first);
+  const std::int64_t end = first + count;
+  for (; first < end; first += kInFlight) {
+    const std::int64_t cells = std::min(kInFlight, end - first);
     for (std::int64_t c = 0; c < cells; ++c) {
       next_colours(cell(first + c), num_nodes_, encoder_.directed(), &next[c]);
       for (int v = 0; v < num_nodes_; ++v) {

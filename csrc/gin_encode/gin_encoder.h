@@ -6,9 +6,8 @@
 // once, in two ways. Cells that a symmetric encoder cannot tell apart are encoded once a call
 // (equal_cells.h). Of the others, every colour of a chunk of cells is given one row, level by
 // level, for as long as there are enough fewer colours than nodes to pay for looking them up; from
-// there on every colour of a cell is a row of its own, a few cells at a time, in the second-level
-// cache. The first layer always goes by colour, over all chunks of a thread. Results are the same
-// to the bit in any case.
+// there on every colour of a few cells, which fit the second-level cache together. The first layer
+// always goes by colour, over all chunks of a thread. Results are the same to the bit in any case.
 //
 // What there is to gain (all 423,624 cells of NAS-Bench-101 at once, symmetric, colours counted):
 // 2,965,368 nodes have 496, 450,854, 1,688,592 and 1,818,333 colours after 1 to 4 layers, and
@@ -20,10 +19,10 @@
 //   .. and first linears before the sums                                           207
 //   cells once, then level 2 by colours of a chunk,
 //   first linears before the sums                       0.74, 1.90, 1.90           243
-//   .. and nodes of a cell that are equal (this file)   0.74, 1.82, 1.82           235
+//   .. and levels 3 and 4 by colours of twenty cells    0.74, 1.79, 1.83           233
 //
-// Of those operations a quarter to a half multiplies zeros and is left out (sparse_rows.h): of the
-// states after a ReLU half are zero, in trained encoders of NAS-Bench-101 and DARTS 50 to 84 %.
+// Of those operations a quarter to a half multiplies zeros and is left out (sparse_rows.h): half of
+// the states are zero after a ReLU, in trained encoders of NAS-Bench-101 and DARTS 50 to 84 %.
 // Profile (2026-11-24, EPYC Zen 3, AVX2, one thread): 53 % products; 25 % what stands around them
 // in a tile (neighbours' rows 8, lists of columns 4, the head 2, stores); 14 % look-ups, orders and
 // keys of colours; 7 % finding equal cells.
@@ -135,8 +134,7 @@ class EncodeWorker {
   void encode_chunk(std::int64_t count);
   const Level& share_layer(int layer, std::int64_t count, const float* in);
   void encode_group(int layer, std::int64_t first, std::int64_t count, const float* in);
-  std::uint32_t number_colours(ColourNode* nodes, std::uint32_t rows);
-  void look_up(ColourTable& colours, std::int64_t count);
+  void look_up(ColourTable& colours, std::int64_t first, std::int64_t count);
   // Rows known .. rows-1 of a level.
   void compute(int layer, const float* in, const std::uint32_t* keys, std::int64_t known,
                std::int64_t rows, Level& level);
@@ -158,7 +156,7 @@ class EncodeWorker {
   std::vector<ColourNode> nodes_;       // [chunk, N]
   std::vector<std::uint16_t> present_;  // [chunk], a bit a node
   std::vector<ColourTable> colours_;    // of levels 1 .. L
-  std::vector<std::uint32_t> keys_;     // of a group's nodes
+  ColourTable group_colours_;           // of one level of a group
   Level first_;                         // of the first layer, kept over chunks
   Level shared_[2];                     // of the layers that follow, in turn
   Level group_[2];                      // the same of a group
