@@ -42,6 +42,8 @@ _MEANINGS = {
     "reward of pick": "largest reward a search was told; the cell that earned it is its pick",
     "test of pick": "test accuracy of that cell, which no search has seen unless its reward is one",
     "test regret": "largest test accuracy of the pool less that of the pick",
+    "best of five finalists": "largest test accuracy among the five best rewards of different "
+    "networks: what training five cells in full finds, chosen by test accuracy",
     "best test seen": "largest test accuracy among the queried cells: an oracle's choice "
     "that takes the test set to make, no result of a search",
     "ceiling": "what a search returns that finds the largest reward of the pool; a reward is "

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from arch2vec_fast.benchmarks import Benchmark
     from arch2vec_fast.darts.trained import Workers
     from arch2vec_fast.embeddings import EmbeddingTable
+    from arch2vec_fast.search import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ def search_command(
     from arch2vec_fast.cli.commands import check_writable
     from arch2vec_fast.darts.trained import TrainingError
     from arch2vec_fast.embeddings import EmbeddingTable
-    from arch2vec_fast.search import SearchRecipe, methods, read_completions, search
+    from arch2vec_fast.search import SearchRecipe, finalists, methods, read_completions, search
 
     methods.get(method)
     completions = None
@@ -103,6 +104,7 @@ def search_command(
     except TrainingError as error:
         raise ValueError(str(error)) from None
     last = np.array([rows.stop - 1 for _, rows in trace.searches()])
+    best = finalists(trace, space=benchmark.space)
     document = {
         "benchmark": benchmark.name,
         "reward": benchmark.reward,
@@ -113,14 +115,21 @@ def search_command(
         "validation": _spread(trace["incumbent"][last]),
         "test": _spread(trace["incumbent_test"][last]),
         "regret": _spread(trace["regret"][last]),
+        "best_of_finalists": _spread(np.array([trace["test"][five].max() for five in best])),
         "ceiling": {name: _known(value) for name, value in benchmark.ceiling._asdict().items()},
         "seconds": round(time.monotonic() - began, 3),
         "trace": str(out / "trace.parquet"),
+        "finalists": [
+            {"seed": int(trace["seed"][five[0]]), "rows": trace["row"][five].tolist()}
+            for five in best
+        ],
     }
     if as_json:
         write_document(document)
-    else:
-        _print(document)
+        return
+    _print(document)
+    if len(best) == 1:
+        _print_finalists(trace, benchmark, best[0])
 
 
 def _spread(values: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, float | None]:
@@ -161,6 +170,8 @@ def workers_of(count: int, ray_address: str | None, device: str) -> Workers | No
 
 
 def _print(document: dict[str, Any]) -> None:
+    from arch2vec_fast.search.finalists import FINALISTS
+
     console = people()
     table = Table(
         title=f"{document['method']} ({document['recipe']}) on {document['benchmark']}, "
@@ -170,10 +181,14 @@ def _print(document: dict[str, Any]) -> None:
     for header in ("", "mean", "std over seeds", "standard error", "ceiling"):
         table.add_column(header, justify="right" if header else "left")
     ceiling = document["ceiling"]
-    limits = {"validation": ceiling["validation"], "test": ceiling["test_of_pick"], "regret": None}
-    for name, limit in limits.items():
-        shares = (*document[name].values(), limit)
-        table.add_row(f"{name} of the pick" if name == "test" else name, *map(percent, shares))
+    limits = {
+        "validation": ("validation", ceiling["validation"]),
+        "test": ("test of the pick", ceiling["test_of_pick"]),
+        "regret": ("regret", None),
+        "best_of_finalists": (f"best test of {FINALISTS} finalists", ceiling["test"]),
+    }
+    for name, (title, limit) in limits.items():
+        table.add_row(title, *map(percent, (*document[name].values(), limit)))
     console.print(table)
     console.print(
         f"[dim]reward: {escape(document['reward'])}; ceiling of test: the cell with the best "
@@ -182,6 +197,22 @@ def _print(document: dict[str, Any]) -> None:
     console.print(
         f"trace: {escape(document['trace'])}, {document['seconds']:.1f} s", soft_wrap=True
     )
+
+
+def _print_finalists(
+    trace: Trace, benchmark: Benchmark, places: np.ndarray[Any, np.dtype[np.int64]]
+) -> None:
+    """The best cells of a single search, to be trained again in full."""
+    console = people()
+    table = Table(box=None, title="finalists (%)", title_justify="left")
+    for header in ("row", "reward", "test", "cell"):
+        table.add_column(header, justify="left" if header == "cell" else "right", overflow="fold")
+    for place in places:
+        row = int(trace["row"][place])
+        reward, test = (_known(trace[name][place]) for name in ("validation", "test"))
+        cell = benchmark.space.describe(benchmark.cells[[row]])
+        table.add_row(str(row), percent(reward), percent(test), escape(cell))
+    console.print(table)
 
 
 def methods_command(*, as_json: bool) -> None:

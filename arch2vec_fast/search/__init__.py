@@ -4,6 +4,7 @@
 from arch2vec_fast.search.asynchronous import Completion, read_completions
 from arch2vec_fast.search.base import Proposals, Searcher, SearchProblem
 from arch2vec_fast.search.budget import Budget
+from arch2vec_fast.search.finalists import finalists
 from arch2vec_fast.search.methods import METHODS
 from arch2vec_fast.search.recipes import SearchRecipe
 from arch2vec_fast.search.runner import search
@@ -18,6 +19,7 @@ __all__ = [
     "SearchRecipe",
     "Searcher",
     "Trace",
+    "finalists",
     "read_completions",
     "search",
 ]
