@@ -5,20 +5,37 @@ Schemas stand in csrc/library.cpp. A fake must not look at values; it may assume
 function has checked its arguments.
 """
 
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import torch
 from torch import Tensor
 
-from arch2vec_fast import _library  # noqa: F401  (loads the operators that are described here)
+from arch2vec_fast import _library  # loads the operators that are described here
+
+Fake = TypeVar("Fake", bound=Callable[..., Any])
 
 
-@torch.library.register_fake("arch2vec_fast::unpack_cells")  # type: ignore[untyped-decorator]
+def _describes(operator: str) -> Callable[[Fake], Fake]:
+    """Registers a fake; ImportError where the library's operator has other arguments."""
+
+    def register(fake: Fake) -> Fake:
+        _library.check_arguments(operator, tuple(inspect.signature(fake).parameters))
+        torch.library.register_fake(f"{_library.NAMESPACE}{operator}")(fake)
+        return fake
+
+    return register
+
+
+@_describes("unpack_cells")
 def _unpack_cells(codes: Tensor, num_nodes: int, num_op_types: int) -> tuple[Tensor, Tensor]:
     adjacency = codes.new_empty((codes.shape[0], num_nodes, num_nodes), dtype=torch.float32)
     node_ops = codes.new_empty((codes.shape[0], num_nodes, num_op_types), dtype=torch.float32)
     return adjacency, node_ops
 
 
-@torch.library.register_fake("arch2vec_fast::pack_latents")  # type: ignore[untyped-decorator]
+@_describes("pack_latents")
 def _pack_latents(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if points.device.type == "cuda":  # scans the points themselves
         blocks, quads, fields = 0, 1, 0
@@ -32,7 +49,7 @@ def _pack_latents(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-@torch.library.register_fake("arch2vec_fast::nearest_latent")  # type: ignore[untyped-decorator]
+@_describes("nearest_latent")
 def _nearest_latent(
     points: Tensor,
     codes: Tensor,
@@ -46,7 +63,7 @@ def _nearest_latent(
     return queries.new_empty(shape), queries.new_empty(shape, dtype=torch.int64)
 
 
-@torch.library.register_fake("arch2vec_fast::gin_encode")  # type: ignore[untyped-decorator]
+@_describes("gin_encode")
 def _gin_encode(
     codes: Tensor, weights: Tensor, config: list[int], output: int, precision: str
 ) -> Tensor:
@@ -55,7 +72,7 @@ def _gin_encode(
     return weights.new_empty((codes.shape[0], *shape))
 
 
-@torch.library.register_fake("arch2vec_fast::gin_aggregate")  # type: ignore[untyped-decorator]
+@_describes("gin_aggregate")
 def _gin_aggregate(
     x: Tensor,
     edges: Tensor,
@@ -67,7 +84,7 @@ def _gin_aggregate(
     return x.new_empty(x.shape)
 
 
-@torch.library.register_fake("arch2vec_fast::gin_aggregate_backward")  # type: ignore[untyped-decorator]
+@_describes("gin_aggregate_backward")
 def _gin_aggregate_backward(
     out_grad: Tensor,
     x: Tensor,
@@ -80,7 +97,7 @@ def _gin_aggregate_backward(
     return x.new_empty(x.shape), x.new_empty((3, x.shape[2]))
 
 
-@torch.library.register_fake("arch2vec_fast::inner_product_decode")  # type: ignore[untyped-decorator]
+@_describes("inner_product_decode")
 def _inner_product_decode(z: Tensor, bilinear: Tensor | None, bias: Tensor | None) -> Tensor:
     return z.new_empty((z.shape[0], z.shape[1], z.shape[1]))
 
@@ -96,14 +113,14 @@ def _decoder_gradients(
     )
 
 
-@torch.library.register_fake("arch2vec_fast::inner_product_decode_backward")  # type: ignore[untyped-decorator]
+@_describes("inner_product_decode_backward")
 def _inner_product_decode_backward(
     logits_grad: Tensor, z: Tensor, bilinear: Tensor | None, want_bias: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     return _decoder_gradients(z, True, bilinear is not None, want_bias)
 
 
-@torch.library.register_fake("arch2vec_fast::inner_product_loss")  # type: ignore[untyped-decorator]
+@_describes("inner_product_loss")
 def _inner_product_loss(
     z: Tensor, edges: Tensor, bilinear: Tensor | None, bias: Tensor | None, want_gradients: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -111,7 +128,7 @@ def _inner_product_loss(
     return (z.new_empty(()), *_decoder_gradients(z, *wanted))
 
 
-@torch.library.register_fake("arch2vec_fast::gin_train")  # type: ignore[untyped-decorator]
+@_describes("gin_train")
 def _gin_train(
     parameters: Tensor,
     exp_avg: Tensor,
@@ -133,7 +150,7 @@ def _gin_train(
     return losses, parameters.new_empty((models, 2, config[0] * config[4]), dtype=torch.float64)
 
 
-@torch.library.register_fake("arch2vec_fast::dngo_draw")  # type: ignore[untyped-decorator]
+@_describes("dngo_draw")
 def _dngo_draw(
     seed: Tensor, num_inputs: int, num_hidden: int, num_epochs: int, num_points: int
 ) -> tuple[Tensor, Tensor]:
@@ -142,7 +159,7 @@ def _dngo_draw(
     return parameters, seed.new_empty((len(seed), num_epochs, num_points), dtype=torch.int32)
 
 
-@torch.library.register_fake("arch2vec_fast::dngo_fit")  # type: ignore[untyped-decorator]
+@_describes("dngo_fit")
 def _dngo_fit(
     parameters: Tensor,
     points: Tensor,
@@ -155,7 +172,7 @@ def _dngo_fit(
     return points.new_empty((points.shape[0], order.shape[1]))
 
 
-@torch.library.register_fake("arch2vec_fast::dngo_evidence")  # type: ignore[untyped-decorator]
+@_describes("dngo_evidence")
 def _dngo_evidence(
     eigenvalue: Tensor,
     energy: Tensor,
@@ -168,7 +185,7 @@ def _dngo_evidence(
     return torch.empty_like(start, memory_format=torch.contiguous_format)
 
 
-@torch.library.register_fake("arch2vec_fast::dngo_acquire")  # type: ignore[untyped-decorator]
+@_describes("dngo_acquire")
 def _dngo_acquire(
     candidates: Tensor,
     weight: Tensor,
@@ -189,7 +206,7 @@ def _dngo_acquire(
     return scores, indices, mean, variance
 
 
-@torch.library.register_fake("arch2vec_fast::gp_extend")  # type: ignore[untyped-decorator]
+@_describes("gp_extend")
 def _gp_extend(
     panels: Tensor,
     norms: Tensor,
@@ -210,7 +227,7 @@ def _gp_extend(
     return None
 
 
-@torch.library.register_fake("arch2vec_fast::gp_acquire")  # type: ignore[untyped-decorator]
+@_describes("gp_acquire")
 def _gp_acquire(
     mean: Tensor,
     explained: Tensor,

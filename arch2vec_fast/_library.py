@@ -19,6 +19,8 @@ import torch  # must stay above the import of _C, see the module docstring
 MINIMUM_TORCH = (2, 10)
 NAMESPACE = "arch2vec_fast::"
 
+_BUILD = "build it with `pip install .` or `python setup.py build_ext --inplace` in the checkout"
+
 
 def load(name: str = "_C") -> None:
     """Imports `arch2vec_fast.<name>`; raises an `ImportError` that lists what was tried."""
@@ -48,6 +50,22 @@ def cuda_library() -> Path | None:
 def has_cuda_kernel(operator: str) -> bool:
     """Whether `arch2vec_fast::<operator>` runs on CUDA tensors."""
     return f"{NAMESPACE}{operator}" in _cuda_operators
+
+
+def check_arguments(operator: str, expected: tuple[str, ...]) -> None:
+    """ImportError, one line, where the loaded library and the Python files are of two versions.
+
+    A checkout whose sources moved on keeps its old binary until it is built again; a call of an
+    operator that changed would fail far from the cause.
+    """
+    found = torch._C._jit_get_schemas_for_operator(f"{NAMESPACE}{operator}")
+    have = tuple(argument.name for argument in found[0].arguments) if found else None
+    if have != expected:
+        what = "lacks the operator" if have is None else "has other arguments of"
+        raise ImportError(
+            f"arch2vec_fast._C: {what} {operator}: the library is of another version than the "
+            f"Python files; {_BUILD}"
+        )
 
 
 def _load_cuda() -> str | None:
@@ -81,9 +99,7 @@ def _explain(name: str, error: ImportError) -> str:
     if version < MINIMUM_TORCH:
         fix = f"torch {torch.__version__} is too old: pip install 'torch>=2.10'"
     else:
-        fix = (
-            "build it with `pip install .` or `python setup.py build_ext --inplace` in the checkout"
-        )
+        fix = _BUILD
     return "\n".join(
         [f"arch2vec_fast.{name}: not loaded (torch {torch.__version__}); {fix}; tried", *tried]
     )

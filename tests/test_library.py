@@ -122,3 +122,13 @@ def test_library_carries_no_search_path() -> None:
 
 def _built_libraries() -> list[Path]:
     return list(Path(_library.__file__).parent.glob("_C*.so"))
+
+
+def test_a_library_of_another_version_is_one_line() -> None:
+    with pytest.raises(
+        ImportError, match=r"other arguments of gp_acquire: .* build it with"
+    ) as odd:
+        _library.check_arguments("gp_acquire", ("mean", "another"))
+    assert "\n" not in str(odd.value)
+    with pytest.raises(ImportError, match="lacks the operator gp_forget"):
+        _library.check_arguments("gp_forget", ())

@@ -7,7 +7,7 @@ all others (section 4.1 of the paper, where M = 250). What it predicts from:
 | features | what they are |
 |---|---|
 | latent | the paper's vectors: the read-out of mu of the cells as they are |
-| latent, simplified | the same of the smallest equal cells |
+| latent, simplified | the same of the smallest equal cells, where there are such |
 | hidden | node states of all layers of the simplified cells, 128 principal components |
 | hidden + WL | those, and a Weisfeiler-Lehman kernel: what search recipe `best` predicts from |
 
@@ -201,7 +201,8 @@ def encoded(benchmark: Benchmark, runs: Sequence[Run], *, trained: bool) -> Iter
         return tuple(embed(run, cells, simplify=simplify).vectors for run in runs)
 
     yield Features(name="latent", vectors=vectors(False), **facts)
-    yield Features(name="latent, simplified", vectors=vectors(True), **facts)
+    if (benchmark.space.simplify(cells).codes != cells.codes).any():
+        yield Features(name="latent, simplified", vectors=vectors(True), **facts)
     if recipe.encoder == "gin":
         hidden = tuple(embed_pool(run, benchmark, "hidden").vectors for run in runs)
         histogram = wl_histogram(benchmark.space.simplify(cells))

@@ -39,7 +39,8 @@ def regret_figure(
     """Mean regret of each study with its 95 % band, against time or queries.
 
     measure: "test" or "validation". The dotted line is a perfect search by this reward: what
-    remains of test regret when the cell with the best reward has been found.
+    remains of test regret when the cell with the best reward has been found, and no regret in
+    validation, which a logarithmic axis shows at its floor.
     """
     bands = [(series(group, study), study.curve(measure, axis)) for study in group]
     parts = [_band(style, band) for style, band in bands]
@@ -55,8 +56,7 @@ def regret_figure(
     ceiling = group[0].ceiling
     floor = 100 * (ceiling.test - ceiling.test_of_pick) if measure == "test" else 0.0
     layout = _layout(_AXES[axis], f"{_MEASURES[measure]} (% points)")
-    if floor > _FLOOR:
-        layout |= _level(floor, "a perfect search by this reward")
+    layout |= _level(max(floor, _FLOOR), "a perfect search by this reward")
     return {"id": identifier, "data": data, "layout": layout} | _scales(drawn, floor)
 
 
@@ -148,9 +148,7 @@ def _scales(drawn: Sequence[tuple[Vector, Vector]], floor: float) -> Figure:
     highest = max(float(np.nanmax(y)) for _, y in drawn)
     high = max((float(np.nanmax(y)) for y in late if len(y)), default=highest)
     means = np.concatenate([y for _, y in drawn])
-    low = max(float(np.nanmin(means)), _FLOOR)
-    if floor > _FLOOR:
-        low = min(low, floor)
+    low = max(min(float(np.nanmin(means)), floor), _FLOOR)
     low, top = low / 1.5, 1.2 * max(highest, 2 * low)
     begin = min(float(x[0]) for x, _ in drawn)
     steps = (1, 2, 5) if top < 300 * low else (1,)

@@ -48,6 +48,7 @@ _MEANINGS = {
     "that takes the test set to make, no result of a search",
     "ceiling": "what a search returns that finds the largest reward of the pool; a reward is "
     "noisy, so this is less than the largest test accuracy; the mean over cells that tie for it",
+    "queries": "one counts as one whatever its training length, also the short ones of BOHB",
     "distinct cells": "a method may ask for a cell again, and pays again",
     "±": "standard error of the mean over seeds; in Table 3 the standard deviation, "
     "as in the paper",
@@ -240,7 +241,7 @@ def _figure_notes(group: Sequence[Study], curves: Sequence[PublishedCurve], time
             "regret."
         )
     else:
-        notes.append("A perfect search by this reward has no test regret.")
+        notes.append("Dotted grey: a perfect search by this reward has no regret.")
     if first.noise == "run":
         notes.append("The ceiling is of mean rewards, so one lucky run can lie above it.")
     if first.sees_test:

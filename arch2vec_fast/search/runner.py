@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,9 @@ from arch2vec_fast.search.trace import Trace, complete
 __all__ = ["align", "search"]
 
 _GROUP = 50
+_GROUP_SECONDS = 60.0  # what a kill may cost, once it is known how long a search takes
+_GROWTH = 8
+_KEPT_EMBEDDINGS = 10  # of searches that learn their own
 _CONFIG, _TRACE = "search.json", "trace.parquet"
 
 
@@ -59,14 +63,16 @@ def search(
         recipe: of the method, a preset's name or a `SearchRecipe`.
         embeddings: vectors of at least the pool's cells, in any order; arch2vec methods need them,
             others do not look at them.
-        out: a directory. Groups of up to 50 seeds are written there as they end; the same call
-            goes on where an interrupted one stopped and returns what an uninterrupted one would.
+        out: a directory. Groups of up to 50 seeds, of about a minute where a search takes less, are
+            written there as they end; the same call goes on where an interrupted one stopped and
+            returns what an uninterrupted one would.
         completions: of an earlier search, see below.
         progress: a line on standard error.
 
     Returns:
         The `Trace`; also at `out`/trace.parquet. Methods that learn embeddings of their own leave
-        those of seed s at `out`/embeddings-s.safetensors, an `EmbeddingTable`.
+        those of the first ten seeds at `out`/embeddings-SEED.safetensors, an `EmbeddingTable` each:
+        figures show one seed or a few, and 500 would take a gigabyte.
 
     Raises:
         ValueError: one line, for an impossible budget, a method that needs what is not there,
@@ -96,45 +102,64 @@ def search(
     if folder is not None and folder.trace.exists():
         return Trace.load(folder.trace)
 
-    parts = []
+    parts = [] if folder is None else folder.parts(numbers)
+    left = numbers[~np.isin(numbers, [seed for part in parts for seed in part.seeds])]
+    most = methods.get(method).seeds_at_once(len(benchmark.cells), 1 if at_once else _GROUP)
+    groups = _Groups(most, saved=folder is not None)
     with Progress(f"{method} on {benchmark.name}", "seeds", len(numbers), enabled=progress) as bar:
-        most = 1 if at_once else _GROUP
-        size = methods.get(method).seeds_at_once(len(benchmark.cells), most)
-        for start in range(0, len(numbers), size):
-            group = numbers[start : start + size]
-            part = None if folder is None else folder.load(start)
-            # A later version may form other groups: what is not this one's is searched again.
-            if part is None or part.seeds.tolist() != group.tolist():
-                problem = SearchProblem(
-                    benchmark=benchmark,
-                    seeds=group,
-                    recipe=replace(chosen, batch_size=1) if at_once else chosen,
-                    embeddings=vectors,
-                    device=device,
-                )
-                searcher = methods.create(method, problem)
-                report = _report(bar, start, len(group))
-                if at_once:
-                    recorded = (completions or {}).get(int(group[0]), ())
-                    columns = _run_recorded(searcher, problem, budget, folder, recorded, report)
-                else:
-                    columns = run_group(searcher, problem, budget, report)
-                part = Trace(
-                    method=method,
-                    recipe=chosen.name,
-                    benchmark=benchmark.name,
-                    columns=columns,
-                    cells=benchmark.cells.codes[columns["row"]],
-                    metadata=metadata,
-                )
-                if folder is not None:
-                    folder.save(start, part, searcher, problem)
+        while len(left):
+            bar.update(len(numbers) - len(left))
+            group, left = np.split(left, [groups.size])
+            problem = SearchProblem(
+                benchmark=benchmark,
+                seeds=group,
+                recipe=replace(chosen, batch_size=1) if at_once else chosen,
+                embeddings=vectors,
+                device=device,
+            )
+            began = time.monotonic()
+            searcher = methods.create(method, problem)
+            report = _report(bar, len(numbers) - len(left) - len(group), len(group))
+            if at_once:
+                recorded = (completions or {}).get(int(group[0]), ())
+                columns = _run_recorded(searcher, problem, budget, folder, recorded, report)
+            else:
+                columns = run_group(searcher, problem, budget, report)
+            part = Trace(
+                method=method,
+                recipe=chosen.name,
+                benchmark=benchmark.name,
+                columns=columns,
+                cells=benchmark.cells.codes[columns["row"]],
+                metadata=metadata,
+            )
+            if folder is not None:
+                folder.save(part, searcher, problem, numbers)
+            groups.took(len(group), time.monotonic() - began)
             parts.append(part)
-            bar.update(start + len(group))
+        bar.update(len(numbers))
     trace = Trace.concat(parts)
     if folder is not None:
         folder.finish(trace)
     return trace
+
+
+class _Groups:
+    """How many seeds the next group takes: all it may, or what takes a minute if it is saved.
+
+    The first saved group is one search, from which the time of the others is guessed; what a search
+    finds does not depend on its company.
+    """
+
+    def __init__(self, most: int, *, saved: bool) -> None:
+        self._most, self._saved = most, saved
+        self.size = 1 if saved else most
+
+    def took(self, seeds: int, seconds: float) -> None:
+        """The last group is over."""
+        if self._saved:
+            fitting = int(_GROUP_SECONDS * seeds / max(seconds, 1e-3))
+            self.size = max(1, min(self._most, _GROWTH * seeds, fitting))
 
 
 def _at_once(
@@ -351,17 +376,25 @@ class _Folder:
         else:
             write_json(path / _CONFIG, config)
 
-    def _part(self, start: int) -> Path:
-        return self._path / f"part-{start:06}.parquet"
+    def parts(self, seeds: NDArray[np.int64]) -> list[Trace]:
+        """Groups that ended, of these seeds; a seed in two of them counts in the first."""
+        found: list[Trace] = []
+        known: set[int] = set()
+        for path in sorted(self._path.glob("part-*.parquet")):
+            part = Trace.load(path)
+            mine = set(part.seeds.tolist())
+            if not mine & known and mine <= set(seeds.tolist()):
+                found.append(part)
+                known |= mine
+        return found
 
-    def load(self, start: int) -> Trace | None:
-        return Trace.load(self._part(start)) if self._part(start).exists() else None
-
-    def save(self, start: int, part: Trace, searcher: Searcher, problem: SearchProblem) -> None:
-        """A finished group, and what its searches have learnt."""
+    def save(
+        self, part: Trace, searcher: Searcher, problem: SearchProblem, seeds: NDArray[np.int64]
+    ) -> None:
+        """A finished group, and what its searches have learnt; seeds: of all groups."""
         if isinstance(searcher, LearnsEmbeddings):
-            self._save_embeddings(searcher, problem, part.metadata)
-        part.save(self._part(start))
+            self._save_embeddings(searcher, problem, part.metadata, seeds[:_KEPT_EMBEDDINGS])
+        part.save(self._path / f"part-{problem.seeds[0]:06}.parquet")
 
     def completions(self, seed: int, start: Sequence[Completion]) -> CompletionLog:
         """The record of one search; a new one begins with `start`."""
@@ -371,10 +404,18 @@ class _Folder:
         return log
 
     def _save_embeddings(
-        self, searcher: LearnsEmbeddings, problem: SearchProblem, metadata: Mapping[str, Any]
+        self,
+        searcher: LearnsEmbeddings,
+        problem: SearchProblem,
+        metadata: Mapping[str, Any],
+        kept: NDArray[np.int64],
     ) -> None:
+        if not np.isin(problem.seeds, kept).any():
+            return  # making them takes time too
         about = {"space": metadata["space"], "method": metadata["title"]}
         for seed, vectors in zip(problem.seeds.tolist(), searcher.embeddings()):
+            if seed not in kept:
+                continue
             EmbeddingTable(
                 vectors=vectors,
                 cells=problem.benchmark.cells,

@@ -88,6 +88,16 @@ def test_curves_carry_their_errors_and_a_ceiling() -> None:
     assert figure["layout"]["shapes"][0]["y0"] == pytest.approx(5)
 
 
+def test_validation_has_a_ceiling_too() -> None:
+    (study,) = studies([trace({0: [1, 2, 4], 1: [0, 5]})])
+    figure = regret_figure("x", [study], "validation", "queries")
+    level = figure["layout"]["shapes"][0]
+    assert level["y0"] == level["y1"] == pytest.approx(1e-3)  # no regret, on a logarithmic axis
+    assert level["label"]["text"] == "a perfect search by this reward"
+    assert 10 ** figure["log"]["yaxis"]["range"][0] < 1e-3
+    assert figure["linear"]["yaxis"]["range"][0] == 0
+
+
 def test_distribution_goes_on_to_the_right() -> None:
     """A method whose searches all end at no regret is a line at 100 %, not a point."""
     found = studies([trace({0: [3], 1: [3]}), trace({0: [1], 1: [4]}, method="evolution")])

@@ -10,11 +10,19 @@ import pytest
 from arch2vec_fast import spaces
 from arch2vec_fast.benchmarks import TableBenchmark
 from arch2vec_fast.embeddings import EmbeddingTable
-from arch2vec_fast.search import Proposals, SearchProblem, SearchRecipe, Trace, methods, search
+from arch2vec_fast.search import (
+    Proposals,
+    SearchProblem,
+    SearchRecipe,
+    Trace,
+    methods,
+    runner,
+    search,
+)
 from arch2vec_fast.search.budget import Budget
 from arch2vec_fast.search.runner import align, run_group
 from strategies import topological_permutations
-from toy import toy_benchmark
+from toy import SPACE, toy_benchmark
 
 PLAIN = ("random", "evolution", "local-search")
 
@@ -153,29 +161,54 @@ def test_goes_on_where_it_stopped(
     with pytest.raises(KeyboardInterrupt):
         search(toy, "random", seeds=range(5), queries=10, out=tmp_path)
     resumed = search(toy, "random", seeds=range(5), queries=10, out=tmp_path)
-    assert made == [[0, 1], [2, 3], [4], [4]]
+    assert made == [[0], [1, 2], [3, 4], [3], [4]]
     for name in whole.columns:
         np.testing.assert_array_equal(resumed[name], whole[name])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["search.json", "trace.parquet"]
     again = search(toy, "random", seeds=range(5), queries=10, out=tmp_path)
-    assert len(made) == 4
+    assert len(made) == 5
     np.testing.assert_array_equal(again["row"], whole["row"])
     with pytest.raises(ValueError, match=r"out: .* holds another search .its budget differ"):
         search(toy, "random", seeds=range(5), queries=11, out=tmp_path)
 
 
-def test_a_group_of_other_seeds_is_searched_again(
+def test_goes_on_whatever_groups_were_formed(
     toy: TableBenchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = search(toy, "random", seeds=range(5), queries=10)
-    made = interrupted_in_group(2, monkeypatch)
+    made = interrupted_in_group(3, monkeypatch)
     monkeypatch.setattr("arch2vec_fast.search.runner._GROUP", 2)
     with pytest.raises(KeyboardInterrupt):
         search(toy, "random", seeds=range(5), queries=10, out=tmp_path)
-    monkeypatch.setattr("arch2vec_fast.search.runner._GROUP", 3)
+    (tmp_path / "part-000000.parquet").rename(tmp_path / "part-000009.parquet")
     resumed = search(toy, "random", seeds=range(5), queries=10, out=tmp_path)
-    assert made[2:] == [[0, 1, 2], [3, 4]]
+    assert made == [[0], [1, 2], [3, 4], [3], [4]]
     np.testing.assert_array_equal(resumed["row"], whole["row"])
+
+
+def test_groups_of_slow_searches_take_about_a_minute() -> None:
+    groups = runner._Groups(50, saved=True)
+    sizes = []
+    for seconds in (5.0, 40.0, 48.0, 200.0, 900.0):
+        sizes.append(groups.size)
+        groups.took(groups.size, seconds)
+    assert sizes == [1, 8, 12, 15, 4]
+    assert groups.size == 1  # a search that takes more than a minute is a group of its own
+    assert runner._Groups(50, saved=False).size == 50
+
+
+def test_embeddings_of_the_first_ten_seeds_are_kept(tmp_path: Path) -> None:
+    class Learner:
+        def embeddings(self) -> list[np.ndarray]:
+            return [np.full((len(SPACE.enumerate()), 1), seed, np.float32) for seed in (3, 14)]
+
+    bench = toy_benchmark()
+    problem = SearchProblem(benchmark=bench, seeds=np.array([3, 14]), recipe=SearchRecipe.paper())
+    trace = search(bench, "random", seeds=[3, 14], queries=2)
+    folder = runner._Folder(tmp_path, dict(trace.metadata), np.arange(3, 20))
+    folder.save(trace, Learner(), problem, np.arange(3, 20))
+    assert [path.name for path in tmp_path.glob("*.safetensors")] == ["embeddings-3.safetensors"]
+    assert EmbeddingTable.load(tmp_path / "embeddings-3.safetensors").vectors[0, 0] == 3
 
 
 def test_a_search_that_cannot_begin_leaves_nothing(toy: TableBenchmark, tmp_path: Path) -> None:
