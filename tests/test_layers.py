@@ -24,7 +24,7 @@ LEVELS = [
     | {"_checks_dngo", "_reference_dngo"}
     | {"_checks_gp", "_reference_gp"},
     {"spaces", "_functional_dngo", "_functional_gp", "functional"},
-    {"_files", "_memory", "_pickles", "_principal", "_processes", "_progress"}
+    {"_files", "_machine", "_memory", "_pickles", "_principal", "_processes", "_progress"}
     | {"surrogates", "index", "models", "benchmarks"},
     {"pretrain", "embeddings", "sharded", "search", "darts", "analysis"},
     {"cli", "compat"},

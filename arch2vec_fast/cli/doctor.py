@@ -14,7 +14,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import arch2vec_fast
+from arch2vec_fast._machine import usable_cores
 
 Facts = dict[str, dict[str, Any]]
 
@@ -131,7 +131,7 @@ def _load_state(module: str) -> str:
 def _machine(*, operators_load: bool) -> dict[str, Any]:
     machine: dict[str, Any] = {
         "system": f"{platform.system()} {platform.machine()}",
-        "cores": _usable_cores(),
+        "cores": usable_cores(),
         "simd": None,
         "A2V_SIMD": os.environ.get("A2V_SIMD"),
         "threads": None,
@@ -147,12 +147,6 @@ def _machine(*, operators_load: bool) -> dict[str, Any]:
         except ValueError as error:
             machine["simd"] = str(error)
     return machine
-
-
-def _usable_cores() -> int:
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _devices() -> dict[str, Any]:

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from arch2vec_fast._machine import usable_cores
 from arch2vec_fast.darts.source import Part
 
 __all__ = [
@@ -139,7 +140,7 @@ def open_folders(path: str | Path, *, size: int = 224, workers: int | None = Non
     if size < 1:
         raise ValueError(f"size: {size} is below 1")
     if workers is None:
-        workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
+        workers = min(_MOST_WORKERS, usable_cores())
     if workers < 0:
         raise ValueError(f"workers: {workers} is negative; 0 decodes in the training's process")
     for folder in (root, root / "train", root / "val"):
@@ -149,6 +150,8 @@ def open_folders(path: str | Path, *, size: int = 224, workers: int | None = Non
     if odd := sorted(set(_class_names(root / "val")) - set(names)):
         raise ValueError(f"data: {root / 'val' / odd[0]} is a class that {root / 'train'} lacks")
     digest = hashlib.sha256()
+    if len(names) < 2:
+        raise ValueError(f"data: {root / 'train'} has one class; there is nothing to tell")
     train, test = (_list_files(root, part, names, digest.update) for part in ("train", "val"))
     counts = np.bincount(train[1], minlength=len(names))
     if not counts.all():

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,11 +13,14 @@ from typing import Any
 
 import torch
 
+from arch2vec_fast._machine import usable_cores
 from arch2vec_fast.darts.images import ImageSet
 from arch2vec_fast.darts.recipes import TrainRecipe
 from arch2vec_fast.darts.trained import Job, Outcome, Workers, train_job
 
 __all__ = ["ray_workers"]
+
+_SECONDS = 5.0  # to wait for a cluster's answer
 
 
 def ray_workers(
@@ -23,13 +28,14 @@ def ray_workers(
 ) -> Workers:
     """Workers of `TrainedBenchmark`: at most `num_workers` trainings at once.
 
-    address: of a running cluster; None starts Ray on this machine. device: "cuda" gives each
-    training a GPU of its own, "cpu" one core.
+    address: of a running cluster, HOST:PORT, ray://HOST:PORT or auto; None starts Ray on this
+    machine. device: "cuda" gives each training a GPU of its own, "cpu" one core. Trainings that are
+    kept in directories need a disk that the machines of a cluster share.
 
     A worker that dies fails its training, which is tried again; what a training raises is raised
     here. Answers do not depend on the number of workers or on the order in which they end. Raises
-    ImportError where Ray is not installed, ValueError for more workers than there are GPUs, or than
-    a running cluster has cores; on this machine as many share its cores as are asked for.
+    ImportError where Ray is not installed, ValueError for more workers than there are GPUs or
+    cores, OSError within seconds where no Ray answers at `address`.
     """
     try:
         ray: Any = import_module("ray")
@@ -37,22 +43,73 @@ def ray_workers(
         raise ImportError("workers: need Ray; install arch2vec-fast[ray]") from None
     if num_workers < 1:
         raise ValueError(f"workers: {num_workers} is below 1")
+    if (device := torch.device(device)).index is not None:
+        raise ValueError(f"device: {device} is one GPU, but each worker gets its own; use cuda")
+    resource = "GPU" if device.type == "cuda" else "CPU"
     if not ray.is_initialized():
-        ray.init(
-            address=address,
-            include_dashboard=False,
-            log_to_driver=False,
-            **({"num_cpus": num_workers} if address is None else {}),
-        )
-    resource = "GPU" if torch.device(device).type == "cuda" else "CPU"
+        if address is None:
+            here = torch.cuda.device_count() if resource == "GPU" else usable_cores()
+            _check_number(num_workers, here, resource, "this machine")
+        _start(ray, address, num_workers)
     available = int(ray.cluster_resources().get(resource, 0))
-    if num_workers > available:
-        raise ValueError(
-            f"workers: {num_workers} trainings at once, but the cluster has {available} "
-            f"{resource}s; ask for at most {available}"
-        )
+    _check_number(num_workers, available, resource, "the cluster")
     needs = {"num_gpus": 1} if resource == "GPU" else {"num_cpus": 1}
     return _RayWorkers(ray, needs, num_workers, str(device))
+
+
+def _check_number(num_workers: int, available: int, resource: str, where: str) -> None:
+    if num_workers > available:
+        raise ValueError(
+            f"workers: {num_workers} trainings at once, but {where} has {available} {resource}s; "
+            f"ask for at most {available}"
+        )
+
+
+def _start(ray: Any, address: str | None, num_cpus: int) -> None:
+    """Start Ray here, or connect to a cluster; what goes wrong is one line."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", address)
+    if address not in (None, "auto", "local"):
+        _check_answers(str(address))
+    options = {"num_cpus": num_cpus} if address is None else {}
+    try:
+        # Not None, which is $RAY_ADDRESS where that is set.
+        ray.init(
+            address=address or "local", include_dashboard=False, log_to_driver=False, **options
+        )
+    except Exception as error:  # of a dozen kinds
+        reason = " ".join(str(error).split())[:300]
+        what = "Ray does not start here" if address is None else f"no Ray cluster at {address}"
+        raise OSError(f"ray-address: {what} ({reason})") from None
+
+
+# What opens an HTTP/2 connection: the preface and an empty frame of settings.
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+
+
+def _check_answers(address: str) -> None:
+    """OSError within seconds where nothing at `address` speaks Ray's protocol (gRPC).
+
+    Ray itself waits for minutes, then ends the process.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(
+            f"ray-address: {address!r} is none; give HOST:PORT, ray://HOST:PORT or auto"
+        )
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _SECONDS) as connection:
+            if os.environ.get("RAY_USE_TLS") == "1":
+                return
+            connection.settimeout(_SECONDS)
+            connection.sendall(_GREETING)
+            answer = connection.recv(4, socket.MSG_WAITALL)
+    except (OSError, OverflowError) as error:
+        raise OSError(
+            f"ray-address: nothing answers at {address} ({error}); is the cluster up?"
+        ) from None
+    if answer[3:] != b"\4":  # the type of a frame of settings
+        raise OSError(f"ray-address: what answers at {address} is not Ray; check the port")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +130,8 @@ class _RayWorkers:
         running: dict[Any, Job] = {}
         while True:
             for job in islice(jobs, self.at_once - len(running)):
+                if job.out is not None:
+                    job.out.parent.mkdir(parents=True, exist_ok=True)
                 running[remote.remote(job, shared, recipe, seed, self.device)] = job
             if not running:
                 return
@@ -90,5 +149,10 @@ class _RayWorkers:
 def _train_remote(
     job: Job, images: ImageSet, recipe: TrainRecipe, seed: int, device: str
 ) -> object:
+    if job.out is not None and not job.out.parent.is_dir():
+        raise ValueError(
+            f"out: {job.out.parent} is not on the disk of {socket.gethostname()}; the machines of "
+            "a cluster must share it"
+        )
     torch.set_num_threads(1)  # the core that Ray counts
     return train_job(job, images, recipe, seed, device)

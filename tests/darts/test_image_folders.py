@@ -323,6 +323,9 @@ def test_rejects(tmp_path: Path) -> None:
     (tmp_path / "train" / "cat").mkdir()
     with pytest.raises(ValueError, match="val has no class folders; move its images into one"):
         open_folders(tmp_path)
+    (tmp_path / "val" / "cat").mkdir()
+    with pytest.raises(ValueError, match="train has one class; there is nothing to tell"):
+        open_folders(tmp_path)
     (tmp_path / "val" / "dog").mkdir()
     with pytest.raises(ValueError, match=r"val/dog is a class that .*train lacks"):
         open_folders(tmp_path)
