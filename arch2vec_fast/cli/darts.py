@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -32,8 +33,8 @@ GenotypeText = Annotated[
     str,
     typer.Argument(
         metavar="GENOTYPE",
-        help="arch2vec_bo, arch2vec_rl, DARTS, or the text Genotype(normal=[...], ...) that DARTS "
-        "prints, or eight INPUT:OPERATION joined by |.",
+        help="arch2vec_bo, arch2vec_rl, BANANAS, DARTS, or the text Genotype(normal=[...], ...) "
+        "that DARTS prints, or eight INPUT:OPERATION joined by |.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -158,7 +159,7 @@ def train(
     ] = "digits",
     recipe: Annotated[str, typer.Option(help="small, query, cifar10 or imagenet.")] = "small",
     out: Annotated[
-        Path | None, typer.Option(help="Directory.", show_default="trainings/RECIPE-SEED")
+        Path | None, typer.Option(help="Directory.", show_default="trainings/GENOTYPE-RECIPE-SEED")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
@@ -216,7 +217,7 @@ def train(
         validation_fraction=validation_fraction,
     )
     images = open_images(data, workers)
-    out = out or Path("trainings") / f"{recipe}-{seed}"
+    out = out or Path("trainings") / f"{_short_name(genotype)}-{recipe}-{seed}"
     check_writable(out, folder=True)
     try:
         with _scalars(out, tensorboard) as on_epoch:
@@ -232,12 +233,7 @@ def train(
                 on_epoch=on_epoch,
             )
     except KeyboardInterrupt:
-        people(stderr=True).print(
-            f"\nStopped; finished epochs are kept in {escape(str(out))}. "
-            "Go on with the same command.",
-            soft_wrap=True,
-        )
-        raise typer.Exit(130) from None
+        raise _stopped(out) from None
     document = {"out": str(out), "images": images.name, "recipe": recipe, **asdict(result)}
     if json:
         write_document(
@@ -283,9 +279,13 @@ def gradient(
         recipe = replace(recipe, epochs=epochs)
     out = out or Path("trainings") / f"gradient-{order}-{seed}"
     check_writable(out, folder=True)
-    result = search_by_gradient(
-        read_images(data), recipe, out=out, seed=seed, device=device, progress=True
-    )
+    images = read_images(data)
+    try:
+        result = search_by_gradient(
+            images, recipe, out=out, seed=seed, device=device, progress=True
+        )
+    except KeyboardInterrupt:
+        raise _stopped(out) from None
     document = {
         "out": str(out),
         "genotype": str(result.genotype),
@@ -301,6 +301,24 @@ def gradient(
         f"{result.seconds:.0f} s: {escape(str(out))}",
         soft_wrap=True,
     )
+
+
+def _short_name(genotype: str) -> str:
+    """For a directory: the name of a published genotype, or a digest."""
+    from arch2vec_fast.darts import published
+
+    if genotype in published.genotypes():
+        return genotype
+    return hashlib.sha256(str(read_genotype(genotype)).encode()).hexdigest()[:8]
+
+
+def _stopped(out: Path) -> typer.Exit:
+    """Says how an interrupted command goes on."""
+    people(stderr=True).print(
+        f"\nStopped; finished epochs are kept in {escape(str(out))}. Go on with the same command.",
+        soft_wrap=True,
+    )
+    return typer.Exit(130)
 
 
 @contextmanager

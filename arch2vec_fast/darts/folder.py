@@ -7,7 +7,8 @@ config.json is written first and never changes; the same directory under other s
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class TrainingFolder:
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path = path
         self._metrics, self._checkpoint = path / "metrics.jsonl", path / "checkpoint.pt"
+        self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         if not (path / "config.json").exists():
             if any(path.iterdir()):
@@ -50,6 +52,19 @@ class TrainingFolder:
                 "choose another directory"
             )
         remove_leftovers(path)
+
+    @contextmanager
+    def undone_if_empty(self) -> Iterator[None]:
+        """An error of the block before an epoch is kept leaves nothing behind."""
+        try:
+            yield
+        except Exception:
+            if self._made and {entry.name for entry in self.path.iterdir()} == {"config.json"}:
+                (self.path / "config.json").unlink()
+                with suppress(OSError):  # what others have put there meanwhile stays
+                    for folder in self._made:
+                        folder.rmdir()
+            raise
 
     def restore(self, load: Callable[[dict[str, Any]], None]) -> None:
         """Hand the checkpoint, if there is one, to `load`; lines of later, lost epochs go."""

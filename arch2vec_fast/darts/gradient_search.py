@@ -133,7 +133,8 @@ def search_by_gradient(
     five passes of the supernet forward and back, a first-order step two. on_epoch: called with the
     epoch and its numbers, the genotype so far among them.
 
-    Raises ValueError or OSError, one line; FloatingPointError if the loss is no number.
+    Raises ValueError or OSError, one line; FloatingPointError if the loss, an architecture
+    parameter or an output is no number: that epoch is not kept.
     """
     check_seed(seed)
     recipe = recipe or GradientSearchRecipe()
@@ -145,9 +146,12 @@ def search_by_gradient(
         "seed": seed,
     }
     folder = TrainingFolder(Path(out), config)
-    folder.restore(state.load)
     label = f"searching on {images.name}"
-    with Progress(label, "epochs", recipe.epochs, enabled=progress) as bar:
+    with (
+        folder.undone_if_empty(),
+        Progress(label, "epochs", recipe.epochs, enabled=progress) as bar,
+    ):
+        folder.restore(state.load)
         bar.update(state.epoch)
         while state.epoch < recipe.epochs:
             line = state.run_epoch()
@@ -240,19 +244,25 @@ class _Search:
             self._move_architecture(train, validation, rate)
             total += len(train_rows) * self._move_weights(train)
             seen += len(train_rows)
-        loss = float(total) / seen
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"loss: {loss} in epoch {self.epoch}; lower learning_rate ({rate:g})"
-            )
+        self._check("loss", loss := float(total) / seen)
+        self._check("architecture parameters", float(self.arch_params.detach().sum()))
+        accuracy = self._accuracy()
         self.epoch += 1
         self.seconds += time.monotonic() - began
         return {
             "loss": loss,
-            "validation": self._accuracy(),
+            "validation": accuracy,
             "learning_rate": rate,
             "genotype": str(discretize(self.arch_params)),
         }
+
+    def _check(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"{what}: {value} in epoch {self.epoch}; lower learning_rate "
+                f"({self.recipe.learning_rate:g}) or arch_learning_rate "
+                f"({self.recipe.arch_learning_rate:g})"
+            )
 
     def _batch(
         self, part: tuple[Tensor, Tensor], rows: Tensor, generator: torch.Generator
@@ -268,8 +278,13 @@ class _Search:
         images, labels = batch
         arguments = (images, self.arch_params)
         if weights is None:
-            return F.cross_entropy(self.supernet(*arguments), labels)
-        return F.cross_entropy(functional_call(self.supernet, weights, arguments), labels)
+            logits = self.supernet(*arguments)
+        else:
+            logits = functional_call(self.supernet, weights, arguments)
+        loss = F.cross_entropy(logits, labels)
+        if self.device.type == "cpu":  # where looking is free and max pooling of NaN crashes torch
+            self._check("loss", loss.item())
+        return loss
 
     def _move_weights(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """One step of SGD on the training loss, which is returned."""
@@ -334,5 +349,6 @@ class _Search:
         pixels, labels = self.validation_part
         for images, of in zip(pixels.split(512), labels.split(512)):
             logits = self.supernet(normalize(images, self.mean, self.std), self.arch_params)
-            hits += (logits.argmax(1) == of).sum()
-        return float(hits) / len(labels)
+            hits += (logits.argmax(1) == of).sum() + 0 * logits.sum()  # NaN stays
+        self._check("accuracy", accuracy := float(hits) / len(labels))
+        return accuracy

@@ -98,7 +98,10 @@ def load_images(name: str, path: str | Path | None = None) -> ImageSet:
             f"here choose one of {', '.join(_LOADERS)}"
         )
     if name not in _LOADERS:
-        raise ValueError(f"data: unknown image set {name!r}; choose one of {', '.join(_LOADERS)}")
+        raise ValueError(
+            f"data: unknown image set {name!r}; choose one of {', '.join(_LOADERS)}, or imagenet "
+            "for `darts train` and `transfer`"
+        )
     if name == "digits":
         return _load_digits(Path())
     if path is None:
@@ -131,6 +134,8 @@ def _image_set(
     if shuffle:
         order = np.random.default_rng(0).permutation(len(train[1]))
         train = train[0][order], train[1][order]
+    if len(np.unique(train[1])) < 2:
+        raise ValueError(f"data: {name} has training images of one class; there is nothing to tell")
     images = [_to_channels(part[0]) for part in (train, test)]
     labels = [torch.from_numpy(np.ascontiguousarray(part[1], np.int64)) for part in (train, test)]
     # Sums of bytes are exact in float64; a float copy of all images would be four times as large.

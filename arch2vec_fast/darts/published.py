@@ -24,6 +24,12 @@ _GENOTYPES = {
         "|0:skip_connect|1:sep_conv_3x3|1:dil_conv_5x5|0:sep_conv_3x3",
         None,
     ),
+    "BANANAS": (
+        "1:sep_conv_3x3|0:skip_connect|2:sep_conv_5x5|0:sep_conv_5x5"
+        "|0:skip_connect|2:sep_conv_5x5|0:sep_conv_3x3|2:skip_connect",
+        "1:sep_conv_3x3|0:max_pool_3x3|0:max_pool_3x3|1:none"
+        "|2:dil_conv_3x3|3:sep_conv_5x5|4:sep_conv_5x5|1:sep_conv_3x3",
+    ),
     "DARTS": (
         "0:sep_conv_3x3|1:sep_conv_3x3|0:sep_conv_3x3|1:sep_conv_3x3"
         "|1:sep_conv_3x3|0:skip_connect|0:skip_connect|2:dil_conv_3x3",

@@ -119,6 +119,24 @@ class TrainRecipe:
         """Whether `augment.jitter` has anything to do."""
         return any(getattr(self, name) for name in _COLOURS)
 
+    def check_images(self, name: str, size: tuple[int, int]) -> None:
+        """ValueError where the network does not fit images of height and width `size`.
+
+        Said before hours of work, and before anything is written.
+        """
+        height, width = size
+        side = 32 if self.stem == "cifar" else 224
+        if self.auxiliary_weight > 0 and size != (side, side):
+            raise ValueError(
+                f"recipe: {self.name} has an auxiliary head for images of {side}x{side}, {name} "
+                f"has {height}x{width}; choose small, or other images"
+            )
+        if self.stem == "imagenet" and (height % 32 or width % 32):
+            raise ValueError(
+                f"recipe: {self.name} halves images five times, {name} has {height}x{width}; "
+                "choose small, or images with sides that are multiples of 32"
+            )
+
     # -- presets ---------------------------------------------------------------------------
 
     @classmethod

@@ -32,7 +32,7 @@ from arch2vec_fast.darts.folder import describe_images
 from arch2vec_fast.darts.gradient_search import GradientSearchRecipe, search_by_gradient
 from arch2vec_fast.darts.images import ImageSet
 from arch2vec_fast.darts.recipes import TrainRecipe
-from arch2vec_fast.darts.train import TrainResult, train
+from arch2vec_fast.darts.train import Speed, TrainResult, train
 from arch2vec_fast.darts.trained import (
     Diverged,
     TrainedBenchmark,
@@ -132,9 +132,10 @@ class Table4:
         store: file of answers; None: `out`/queries.sqlite.
         workers: what trains queries and winners, several at once; None: one after the other, here.
         device: of the trainings here.
+        speed: how trainings are computed, but for searches by gradient descent.
         on_start: hears what begins, in words, before it does.
 
-    Raises ValueError, one line, where a recipe's auxiliary head does not fit the images.
+    Raises ValueError, one line, where a recipe's networks do not fit the images.
     """
 
     def __init__(
@@ -147,14 +148,15 @@ class Table4:
         store: str | Path | None = None,
         workers: Workers | None = None,
         device: str | torch.device = "cpu",
+        speed: Speed | None = None,
         progress: bool = False,
         on_start: Callable[[str], None] = lambda what: None,
     ) -> None:
-        for name in ("training", "final"):
-            _check_head(name, getattr(scale, name), images)
+        for recipe in (scale.training, scale.final):
+            recipe.check_images(images.name, images.image_size)
         self.images, self.scale, self.out = images, scale, Path(out)
         self.encoder, self.workers, self.device = encoder, workers, device
-        self.progress, self.on_start = progress, on_start
+        self.speed, self.progress, self.on_start = speed, progress, on_start
         self.store = self.out / "queries.sqlite" if store is None else Path(store)
 
     @cached_property
@@ -168,6 +170,7 @@ class Table4:
             seed=self.scale.seed,
             device=self.device,
             workers=self.workers,
+            speed=self.speed,
         )
 
     def finished(self, method: str) -> Row | None:
@@ -266,13 +269,20 @@ class Table4:
                         out=final.out,
                         seed=final.seed,
                         device=self.device,
+                        speed=self.speed,
                         progress=self.progress,
                     ),
                 )
         elif finals:
             self.on_start(f"{len(finals)} final trainings")
             jobs = {
-                Training(cell="", genotype=final.genotype, out=final.out, seed=final.seed): final
+                Training(
+                    cell="",
+                    genotype=final.genotype,
+                    out=final.out,
+                    seed=final.seed,
+                    speed=self.speed,
+                ): final
                 for final in finals
             }
             for job, outcome in self.workers(jobs, self.images, recipe, 0):
@@ -329,15 +339,5 @@ class Table4:
             "search": search,
             "final": scale.final.to_dict(),
             "final_seeds": scale.final_seeds,
+            **({"bf16": True} if self.speed is not None and self.speed.bf16 else {}),
         }
-
-
-def _check_head(name: str, recipe: TrainRecipe, images: ImageSet) -> None:
-    """Said before hours of search, not after: an auxiliary head takes images of one size."""
-    side = 32 if recipe.stem == "cifar" else 224
-    height, width = images.image_size
-    if recipe.auxiliary_weight > 0 and (height, width) != (side, side):
-        raise ValueError(
-            f"{name}: recipe {recipe.name} has an auxiliary head for images of {side}x{side}, "
-            f"{images.name} has {height}x{width}; choose small, or other images"
-        )

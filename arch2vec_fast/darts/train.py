@@ -47,11 +47,39 @@ class Speed:
     whose channels are multiples of eight (1.6x there; with fewer, torch 2.13's depthwise kernels
     write outside their buffers). bf16: autocast of the products, on CUDA and on CPUs that have it.
     compile: `torch.compile` of the network.
+
+    >>> Speed.parse("bf16,compile")
+    Speed(channels_last=None, bf16=True, compile=True)
     """
 
     channels_last: bool | None = None
     bf16: bool = False
     compile: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Speed:
+        """From words joined by commas: bf16, compile, channels_last or contiguous."""
+        words: dict[str, dict[str, bool]] = {
+            "bf16": {"bf16": True},
+            "compile": {"compile": True},
+            "channels_last": {"channels_last": True},
+            "contiguous": {"channels_last": False},
+        }
+        given: dict[str, bool] = {}
+        for word in filter(None, text.split(",")):
+            if word not in words:
+                raise ValueError(f"speed: {word!r} is none of {', '.join(words)}")
+            if given.keys() & words[word]:
+                raise ValueError(f"speed: {text!r} says the same or its opposite twice; drop one")
+            given |= words[word]
+        return cls(**given)
+
+    @property
+    def words(self) -> list[str]:
+        """What is other than by default, as `parse` takes it."""
+        formats = {None: [], True: ["channels_last"], False: ["contiguous"]}
+        chosen = [name for name in ("bf16", "compile") if getattr(self, name)]
+        return chosen + formats[self.channels_last]
 
     def resolve(self, device: torch.device, channels: int) -> Speed:
         """With every choice made."""
@@ -66,8 +94,8 @@ class TrainResult:
 
     validation: after each epoch, empty without held-out images. reward: mean of the last
     `recipe.mean_of_last` of them, what a search is told; NaN without. test, test_top5: of the
-    model after the last epoch, measured once. seconds: of all epochs. computed_on: device, threads
-    and version of torch of the last of them; these change the rounding.
+    model after the last epoch, measured once. seconds: of all epochs. computed_on: device, threads,
+    version of torch and `Speed` of the last of them; these change the rounding.
     """
 
     validation: list[float]
@@ -99,19 +127,25 @@ def train(
     for the device: loss and accuracy are summed there and read once an epoch. on_epoch: called with
     the epoch and its numbers, e.g. for TensorBoard.
 
-    Raises ValueError or OSError, one line: `out` holds another training, too few images, an
-    auxiliary head for images of another size. FloatingPointError if the loss is no number.
+    Raises ValueError or OSError, one line: `out` holds another training, too few images, images of
+    a size that the network does not take. FloatingPointError if the loss is no number. What fails
+    before the first epoch is kept leaves nothing in `out`.
     """
     check_seed(seed)
     device = check_device(device)
+    recipe.check_images(images.name, images.image_size)
     chosen = (speed or Speed()).resolve(device, recipe.channels)
     trainer = _Trainer(genotype, images, recipe, seed, device, chosen)
     folder = TrainingFolder(Path(out), _describe(genotype, images, recipe, seed, trainer.speed))
-    folder.restore(trainer.load)
     size = len(trainer.train_part[1])
     total = recipe.epochs * size
     label = f"training on {images.name}"
-    with dead_workers_named(), Progress(label, "images", total, enabled=progress) as bar:
+    with (
+        folder.undone_if_empty(),
+        dead_workers_named(),
+        Progress(label, "images", total, enabled=progress) as bar,
+    ):
+        folder.restore(trainer.load)
 
         def report(seen: int) -> None:
             bar.update(trainer.epoch * size + seen, loss=trainer.loss)
@@ -159,6 +193,8 @@ class _Trainer:
         )
         memory_format = torch.channels_last if speed.channels_last else torch.contiguous_format
         self.network = network.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+        if speed.compile:
+            torch.compiler.reset()  # what was compiled for other networks counts against a limit
         self.forward = torch.compile(self.network) if speed.compile else self.network
         self.optimizer = torch.optim.SGD(
             self.network.parameters(),
@@ -354,15 +390,15 @@ def _finish(folder: TrainingFolder, trainer: _Trainer, images: ImageSource) -> T
         test=seen["test"],
         test_top5=seen["test_top5"],
         seconds=trainer.seconds,
-        computed_on=_computed_on(trainer.device),
+        computed_on=_computed_on(trainer.device, trainer.speed),
     )
 
 
-def _computed_on(device: torch.device) -> str:
-    """Device, threads and version of torch, in words."""
+def _computed_on(device: torch.device, speed: Speed) -> str:
+    """Device, threads, version of torch and `speed`, in words."""
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
     else:
         threads = torch.get_num_threads()
         where = f"{device.type}, {threads} thread{'s' if threads > 1 else ''}"
-    return f"{where}, torch {torch.__version__}"
+    return ", ".join((where, f"torch {torch.__version__}", *speed.words))

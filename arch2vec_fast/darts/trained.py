@@ -29,7 +29,7 @@ from arch2vec_fast.darts.folder import describe_images
 from arch2vec_fast.darts.images import ImageSet
 from arch2vec_fast.darts.recipes import TrainRecipe
 from arch2vec_fast.darts.store import Claims, QueryStore
-from arch2vec_fast.darts.train import TrainResult, train
+from arch2vec_fast.darts.train import Speed, TrainResult, train
 from arch2vec_fast.spaces import CellBatch
 from arch2vec_fast.spaces.darts import Darts, Genotype
 
@@ -57,6 +57,8 @@ class Job:
     """Where to keep the training, resumable; None: nowhere, its answer is all that is wanted."""
     seed: int | None = None
     """Instead of the workers' seed."""
+    speed: Speed | None = None
+    """How it is computed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +117,9 @@ def train_job(
     with tempfile.TemporaryDirectory(prefix="arch2vec-query-") as folder:
         out = Path(folder) / "run" if job.out is None else job.out
         try:
-            return train(job.genotype, images, recipe, out=out, seed=seed, device=device)
+            return train(
+                job.genotype, images, recipe, out=out, seed=seed, device=device, speed=job.speed
+            )
         except FloatingPointError as error:
             return Diverged(reason=_one_line(error), seconds=time.monotonic() - began)
         except (OSError, MemoryError) as error:
@@ -145,14 +149,16 @@ class TrainedBenchmark:
         images, recipe, seed: how a query is trained; the recipe must hold out images.
         store: file of answers; see `QueryStore`.
         workers: what trains; default: one after the other, here, on `device`.
+        speed: how trainings are computed.
 
     The reward is `TrainResult.reward`; 0, the worst there is, of a training that diverged, whose
     test accuracy is unknown. No test accuracy but those of the queried cells is known, and no
     ceiling: all these are NaN.
 
     Processes may share a store: none trains what another is training. It trains other cells of the
-    round meanwhile, then waits. Device and number of threads change the rounding of a training, not
-    what it answers; the store keeps them beside each answer.
+    round meanwhile, then waits. Device, number of threads, memory format and compilation change the
+    rounding of a training, not what it answers; the store keeps them beside each answer. bf16 is a
+    coarser training, and needs a store of its own.
     """
 
     name = "darts"
@@ -169,8 +175,10 @@ class TrainedBenchmark:
         seed: int = 0,
         device: str | torch.device = "cpu",
         workers: Workers | None = None,
+        speed: Speed | None = None,
     ) -> None:
         check_holds_out(recipe)
+        recipe.check_images(images.name, images.image_size)
         self.space = Darts()
         self.cells = cells
         self.images, self.recipe, self.seed = images, recipe, seed
@@ -181,8 +189,9 @@ class TrainedBenchmark:
             f"{recipe.channels} channels, {recipe.layers} cells"
         )
         self.noise = "one training"
-        self._store = QueryStore(store, _settings(images, recipe, seed))
+        self._store = QueryStore(store, _settings(images, recipe, seed, speed))
         self._workers = workers or TrainHere(device)
+        self._speed = speed
 
     @cached_property
     def _finder(self) -> CellFinder:
@@ -254,7 +263,7 @@ class TrainedBenchmark:
 
     def _job(self, row: int) -> Job:
         genotype = self.space.to_genotypes(self.cells[row : row + 1])[0]
-        return Job(cell=self._keys[row], genotype=genotype)
+        return Job(cell=self._keys[row], genotype=genotype, speed=self._speed)
 
     def _train(self, queue: deque[Job]) -> Iterator[Outcome]:
         """Do the jobs of a queue, which may grow meanwhile, and record how each ended."""
@@ -393,10 +402,9 @@ def check_holds_out(recipe: TrainRecipe) -> None:
         )
 
 
-def _settings(images: ImageSet, recipe: TrainRecipe, seed: int) -> Mapping[str, Any]:
+def _settings(
+    images: ImageSet, recipe: TrainRecipe, seed: int, speed: Speed | None = None
+) -> Mapping[str, Any]:
     """What makes two trainings of a cell the same query."""
-    return {
-        "images": describe_images(images),
-        "recipe": recipe.to_dict(),
-        "seed": seed,
-    }
+    settings = {"images": describe_images(images), "recipe": recipe.to_dict(), "seed": seed}
+    return settings | ({"bf16": True} if speed is not None and speed.bf16 else {})

@@ -66,7 +66,8 @@ def test_trains_on_imagenet_folders(
     assert config["images"]["train"] == 8
     assert config["recipe"]["hue"] == 0.2
     # Finished: nothing is decoded again, whatever lies there now.
-    (root / "val" / "dog" / "0.JPEG").write_bytes(b"broken")
+    image = root / "val" / "dog" / "0.JPEG"
+    image.write_bytes(bytes(image.stat().st_size))
     assert succeed(capsys, *arguments) == document
 
 
@@ -123,6 +124,43 @@ def test_tensorboard_goes_on_where_the_training_does(
     calls[:] = []
     succeed(capsys, *arguments)
     assert calls == [("open", "tensorboard", 2), ("loss", 2), ("close",)]
+
+
+def test_networks_have_directories_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outs = [
+        succeed(capsys, "darts", "train", genotype, *SMALL, "--batch-size", "400")["out"]
+        for genotype in (SKIPS, "arch2vec_bo")
+    ]
+    assert outs[1] == "trainings/arch2vec_bo-small-0"
+    assert outs[0] == "trainings/d54ff675-small-0"
+
+
+def test_an_interrupted_gradient_search_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from arch2vec_fast.darts import gradient_search
+    from arch2vec_fast.darts.images import ImageSet
+    from toy import toy_images
+
+    def images(name: str, path: str | None) -> ImageSet:
+        return toy_images()
+
+    monkeypatch.setattr("arch2vec_fast.darts.images.load_images", images)
+    keep = gradient_search.TrainingFolder.keep
+
+    def keep_and_stop(*arguments: object) -> None:
+        keep(*arguments)
+        raise KeyboardInterrupt
+
+    command = ["darts", "gradient", "--order", "1", "--epochs", "2", "--out", str(tmp_path / "g")]
+    monkeypatch.setattr(gradient_search.TrainingFolder, "keep", keep_and_stop)
+    assert run_cli(command) == 130
+    assert "Stopped; finished epochs are kept in" in capsys.readouterr().err
+    monkeypatch.setattr(gradient_search.TrainingFolder, "keep", keep)
+    assert len(succeed(capsys, *command, "--json")["validation"]) == 2
 
 
 def test_rejects(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

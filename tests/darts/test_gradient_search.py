@@ -111,6 +111,11 @@ def test_rejects(stripes: ImageSet, tmp_path: Path) -> None:
         GradientSearchRecipe(channels=3)
     with pytest.raises(ValueError, match="the supernet has the 'cifar' stem"):
         Supernet(DartsNetwork(channels=4, layers=3, classes=3, stem="imagenet"))
+    for name in ("learning_rate", "arch_learning_rate"):
+        wild = replace(TINY, **{name: 1e30})
+        with pytest.raises(FloatingPointError, match=r"(nan|inf) in epoch 0; lower learning_rate"):
+            search_by_gradient(stripes, wild, out=tmp_path / "wild" / "a")
+        assert not (tmp_path / "wild").exists()
     search_by_gradient(stripes, replace(TINY, epochs=1, order=1), out=tmp_path)
     with pytest.raises(ValueError, match=r"holds another training \(its recipe differ\)"):
         search_by_gradient(stripes, replace(TINY, epochs=1), out=tmp_path)

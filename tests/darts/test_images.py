@@ -194,6 +194,15 @@ def test_folders_of_images_that_do_not_fit(tmp_path: Path) -> None:
         load_images("folder", tmp_path)
 
 
+def test_one_class_is_refused(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for part in ("train", "test"):
+        (tmp_path / part / "cat").mkdir(parents=True)
+        image.new("RGB", (8, 8)).save(tmp_path / part / "cat" / "a.png")
+    with pytest.raises(ValueError, match="has training images of one class"):
+        load_images("folder", tmp_path)
+
+
 def test_rejects(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown image set 'mnist'; choose one of digits"):
         load_images("mnist")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from arch2vec_fast.darts import Network, draw_paths
+from arch2vec_fast.darts import Network, draw_paths, published
 from arch2vec_fast.darts.operations import build_operation
 from arch2vec_fast.spaces.darts import CIFAR10, IMAGENET, DartsNetwork, Genotype, network_cost
 from arch2vec_fast.spaces.darts_genotype import OPERATIONS
@@ -77,6 +77,12 @@ def test_parameters_are_those_counted_analytically(
     head = sum(p.numel() for p in network.auxiliary_head.parameters())
     counted = sum(p.numel() for p in network.parameters()) - head
     assert counted == network_cost(genotype, config).parameters[0]
+
+
+def test_the_size_of_the_cell_of_bananas() -> None:
+    cell = published.genotype("BANANAS")
+    sizes = [int(network_cost(cell, config).parameters[0]) for config in (CIFAR10, IMAGENET)]
+    assert sizes == [3_583_054, 5_101_120]
 
 
 def test_published_sizes() -> None:

@@ -192,7 +192,13 @@ def test_rejects(stripes: ImageSet, tmp_path: Path) -> None:
         replace(recipe, batch_size=1)
     with pytest.raises(FloatingPointError, match=r"loss: nan in epoch 0; lower recipe\.learning"):
         train(GENOTYPE, stripes, replace(recipe, learning_rate=1e30), out=tmp_path / "c")
-    assert not (tmp_path / "c" / "checkpoint.pt").exists()
+    for preset, message in (
+        (TrainRecipe.cifar10(), "recipe: cifar10 has an auxiliary head for images of 32x32"),
+        (TrainRecipe.imagenet(), "recipe: imagenet halves images five times, stripes has 16x16"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(GENOTYPE, stripes, preset, out=tmp_path / "c" / "d")
+    assert not (tmp_path / "c").exists()
     (tmp_path / "a" / "checkpoint.pt").write_bytes(b"torn")
     with pytest.raises(ValueError, match=r"checkpoint\.pt: not a whole file of tensors"):
         train(GENOTYPE, stripes, recipe, out=tmp_path / "a")

@@ -14,7 +14,7 @@ import torch
 from arch2vec_fast.darts.images import ImageSet
 from arch2vec_fast.darts.recipes import TrainRecipe
 from arch2vec_fast.darts.store import QueryStore
-from arch2vec_fast.darts.train import TrainResult
+from arch2vec_fast.darts.train import Speed, TrainResult
 from arch2vec_fast.darts.trained import (
     Job,
     Outcome,
@@ -202,6 +202,21 @@ def test_a_diverged_training_is_the_worst_answer(stripes: ImageSet, tmp_path: Pa
         assert error.startswith("FloatingPointError: loss: nan in epoch 0; lower")
 
 
+def test_bf16_is_another_query_and_compilation_is_not(stripes: ImageSet, tmp_path: Path) -> None:
+    def ask(store: str, speed: Speed) -> tuple[float, str]:
+        benchmark = TrainedBenchmark(CELLS, stripes, TINY, store=tmp_path / store, speed=speed)
+        validation = float(benchmark.query(np.array([0]), np.array([0])).validation[0])
+        with sqlite3.connect(tmp_path / store) as database:
+            return validation, database.execute("select computed_on from queries").fetchone()[0]
+
+    plain = ask("s", Speed(channels_last=False))
+    assert plain[1].endswith(", contiguous")
+    assert ask("s", Speed(compile=True)) == plain  # from the store
+    with pytest.raises(ValueError, match="holds trainings of another bf16; use another file"):
+        ask("s", Speed(bf16=True))
+    assert ask("t", Speed(bf16=True))[1].endswith(", bf16, contiguous")
+
+
 def test_mistakes_are_raised_and_lack_of_memory_is_not(
     stripes: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +288,9 @@ def test_stores_of_another_kind_are_refused(stripes: ImageSet, tmp_path: Path) -
         QueryStore(tmp_path / "nowhere" / "s", {})
     with pytest.raises(ValueError, match="recipe: cifar10 holds out no images"):
         TrainedBenchmark(CELLS, stripes, TrainRecipe.cifar10(), store=tmp_path / "u")
+    with pytest.raises(ValueError, match="recipe: query has an auxiliary head for images of 32x32"):
+        TrainedBenchmark(CELLS, stripes, TrainRecipe.query(), store=tmp_path / "u")
+    assert not (tmp_path / "u").exists()
 
 
 def test_a_store_does_not_take_on_settings_it_was_not_made_with(tmp_path: Path) -> None:
