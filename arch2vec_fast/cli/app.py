@@ -11,7 +11,7 @@ import typer
 
 from arch2vec_fast.cli.benchmarks import import_app
 from arch2vec_fast.cli.darts import darts_app
-from arch2vec_fast.cli.darts_commands import table4, transfer
+from arch2vec_fast.cli.darts_commands import SpeedWords, table4, transfer
 from arch2vec_fast.cli.predictive import predictive
 
 app = typer.Typer(
@@ -256,6 +256,7 @@ def search(
     batch_size: Annotated[int | None, _INSTEAD] = None,
     channels: Annotated[int | None, _INSTEAD] = None,
     layers: Annotated[int | None, _INSTEAD] = None,
+    speed: SpeedWords = "",
     store: Annotated[
         Path, typer.Option(help="darts: SQLite file of finished queries, shared by all methods.")
     ] = Path("queries.sqlite"),
@@ -321,6 +322,7 @@ def search(
                 "channels": channels,
                 "layers": layers,
             },
+            speed=speed,
             store=store,
             workers=workers,
             ray_address=ray_address,

@@ -9,6 +9,13 @@ from typing import Annotated
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+SpeedWords = Annotated[
+    str,
+    typer.Option(
+        help="Of DARTS trainings: bf16, compile, channels_last or contiguous, joined by commas.",
+        show_default="none",
+    ),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 
 
@@ -52,6 +59,7 @@ def table4(
             show_default="all; 50,000 with --surrogate",
         ),
     ] = None,
+    speed: SpeedWords = "",
     store: Annotated[
         Path | None,
         typer.Option(help="SQLite file of queries.", show_default="OUT/queries.sqlite"),
@@ -119,6 +127,7 @@ def table4(
             final=final,
             final_seeds=final_seeds,
             seed=seed,
+            speed=speed,
             store=store,
             workers=workers,
             ray_address=ray_address,
@@ -132,7 +141,7 @@ def transfer(
         typer.Argument(
             metavar="[GENOTYPE]...",
             help="As `darts train` takes them.",
-            show_default="DARTS arch2vec_rl arch2vec_bo",
+            show_default="DARTS BANANAS arch2vec_rl arch2vec_bo",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Directory of trainings.")] = Path("transfer"),

@@ -80,6 +80,7 @@ class Training:
     final: str
     final_seeds: int
     seed: int
+    speed: str
     store: Path | None
     workers: int
     ray_address: str | None
@@ -90,11 +91,13 @@ def table4_command(where: Where, training: Training) -> None:
     from arch2vec_fast.cli.darts import read_images
     from arch2vec_fast.cli.search import workers_of
     from arch2vec_fast.darts.table4 import METHODS, Table4, check_methods
+    from arch2vec_fast.darts.train import Speed
     from arch2vec_fast.darts.trained import TrainingError
     from arch2vec_fast.pretrain import Interrupted
 
     chosen = check_methods(where.methods or list(METHODS))
     scale = _scale(where, training)
+    speed = Speed.parse(training.speed)
     where.check()
     images = read_images(training.images)
     workers = workers_of(training.workers, training.ray_address, where.device)
@@ -107,6 +110,7 @@ def table4_command(where: Where, training: Training) -> None:
         store=training.store,
         workers=workers,
         device=where.device,
+        speed=speed,
         progress=True,
         on_start=lambda what: notes.print(what),
     )
@@ -218,6 +222,7 @@ def transfer_command(
         rows, what = sizes(cells), None
     else:
         images = open_images(data, workers)
+        chosen.check_images(images.name, images.image_size)
         check_writable(out, folder=True)
         what = _what(images, chosen)
         notes = people(stderr=True)

@@ -30,6 +30,7 @@ class Trainings:
     recipe: str
     instead: dict[str, int | None]
     """Values of the recipe's fields other than its own."""
+    speed: str
     store: Path
     workers: int
     ray_address: str | None
@@ -148,12 +149,14 @@ def _trained(trainings: Trainings, embeddings: EmbeddingTable | None, device: st
     """The DARTS space with real training; the pool is that of the embeddings, if there are any."""
     from arch2vec_fast.benchmarks.nasbench301 import pool
     from arch2vec_fast.cli.darts import choose_recipe, read_images
+    from arch2vec_fast.darts.train import Speed
     from arch2vec_fast.darts.trained import TrainedBenchmark
 
     return TrainedBenchmark(
         pool() if embeddings is None else embeddings.cells,
         read_images(trainings.images),
         choose_recipe(trainings.recipe, **trainings.instead),
+        speed=Speed.parse(trainings.speed),
         store=trainings.store,
         device=device,
         workers=workers_of(trainings.workers, trainings.ray_address, device),

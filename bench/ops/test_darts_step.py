@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from arch2vec_fast.darts.train import Speed
 from arch2vec_fast.spaces.darts import DartsNetwork, network_cost
 from bench.contenders.darts_step import GENOTYPE, Step, Task, our_step, released_step
 from bench.harness import Absent, Contender
@@ -43,10 +44,19 @@ def test_training_step_of_a_darts_network(
     if reference is not None:
         theirs = contender(released_step(task, reference), steps)
     size = DartsNetwork(channels=channels, layers=layers, classes=10, stem="cifar")
+    options = {
+        "contiguous": Speed(channels_last=False),
+        "bf16": Speed(bf16=True),
+        "compiled": Speed(compile=True),
+    }
     race(
         f"training step of a DARTS network, {channels} channels, {layers} cells, "
         f"{task.batch} images of 32x32",
-        {"arch2vec_fast": contender(our_step(task), steps), "released": theirs},
+        {
+            "arch2vec_fast": contender(our_step(task), steps),
+            **{name: contender(our_step(task, speed), steps) for name, speed in options.items()},
+            "released": theirs,
+        },
         unit="step",
         # Two operations a multiply-add, and the backward pass costs two forward ones.
         flops=6.0 * task.batch * float(network_cost(GENOTYPE, size).mult_adds[0]),

@@ -87,7 +87,7 @@ def test_table4_on_the_surrogate(
         assert 0.02 <= row["error"]["mean"] <= 0.1
         assert row["regret"]["mean"] >= 0
     names = [cell["genotype"] for cell in document["published_cells"]]
-    assert names == ["arch2vec_bo", "arch2vec_rl", "DARTS"]
+    assert names == ["arch2vec_bo", "arch2vec_rl", "BANANAS", "DARTS"]
     assert run_cli(arguments) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "3 searches of 24 queries, recipe best, 200 cells" in printed
@@ -99,7 +99,7 @@ def test_transfer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["transfer"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("quoted,") == 3
-    assert printed.count("computed") == 3
+    assert printed.count("computed") == 4  # BANANAS too, of which nothing is quoted
     assert "532.7" in printed  # arch2vec-RL, exactly
     assert "Nothing was trained here" in printed
     cell = "0:sep_conv_3x3|1:none|0:none|1:none|0:none|1:none|0:none|1:none"
@@ -129,6 +129,13 @@ def test_transfer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (("table4", "--out", "t", "--surrogate", "--methods", "enas"), "no method 'enas'"),
         (("table4", "--out", "t", "--surrogate", "--seeds", "0"), "seeds: 0 is below 1"),
         (("table4", "--out", "t", "--surrogate", "--data", "absent"), "data: no surrogate found"),
+        (("darts", "train", "DARTS", "--recipe", "cifar10"), "auxiliary head for images of 32x32"),
+        (("darts", "train", "DARTS", "--recipe", "imagenet"), "digits has 16x16; choose small"),
+        (("darts", "train", "DARTS", "--data", "cifar"), "folder, or imagenet for `darts train`"),
+        (("table4", "--out", "t", "--speed", "fp8"), "speed: 'fp8' is none of bf16, compile"),
+        (("search", "darts", "--speed", "bf16,bf16"), "says the same or its opposite twice"),
+        (("search", "darts", "--training", "query"), "auxiliary head for images of 32x32"),
+        (("transfer", "--data", "digits"), "digits has 16x16; choose small"),
         (("transfer", "nasnet"), "genotype: 'nasnet' is none"),
         (("transfer", "--seeds", "0"), "seeds: 0 is below 1"),
         (("transfer", "--data", "folder:absent", "--out", "t"), "absent does not exist"),
