@@ -32,10 +32,10 @@ demo: $(VENV)/installed $(VENV)/demo-table  ## NAS-Bench-201 from cells to searc
 table1: $(VENV)/installed  ## Table 1 of the paper, three spaces x five methods: hours on a CPU, resumable
 	$(BIN)/arch2vec-fast table1 --out table1
 
-table2: $(VENV)/installed  ## Table 2, searches of NAS-Bench-101 (ARCH2VEC_DATA): a day or more on a CPU, resumable
+table2: $(VENV)/installed  ## Table 2, searches of NAS-Bench-101 (ARCH2VEC_DATA): days on a CPU, resumable
 	$(BIN)/arch2vec-fast table2 --out table2
 
-table3: $(VENV)/installed  ## Table 3, searches of NAS-Bench-201 on three data sets: a day or more, resumable
+table3: $(VENV)/installed  ## Table 3, searches of NAS-Bench-201 on three data sets: days, resumable
 	$(BIN)/arch2vec-fast table3 --out table3
 
 table4: $(VENV)/darts-tools  ## Table 4, the DARTS space, at a scale for a laptop, resumable

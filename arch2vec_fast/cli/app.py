@@ -506,7 +506,7 @@ def table2(
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Reproduce Table 2 of the paper, NAS-Bench-101: a day or more on a CPU, resumable.
+    """Reproduce Table 2 of the paper, NAS-Bench-101: days on a CPU, resumable.
 
     1,000 queries for discrete methods, 400 for learnt representations, on the
     table that is found: imported, else 30,001 cells. Leaves traces, a report
@@ -546,7 +546,7 @@ def table3(
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Reproduce Table 3 of the paper, NAS-Bench-201: a day or more on a CPU, resumable.
+    """Reproduce Table 3 of the paper, NAS-Bench-201: days on a CPU, resumable.
 
     12,000 seconds on CIFAR-10, then as many queries on CIFAR-100 and
     ImageNet16-120. Leaves traces, a report and CSV.
