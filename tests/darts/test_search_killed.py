@@ -98,7 +98,7 @@ def test_a_store_of_other_trainings_is_refused(
     few = [*command(embeddings, tmp_path), "--queries", "1"]
     assert run(few) == 0
     before = rows(tmp_path, "*")
-    for other in (["--epochs", "2"], ["--training", "query"], ["--layers", "4"]):
+    for other in (["--epochs", "2"], ["--channels", "4"], ["--layers", "4"]):
         capsys.readouterr()
         assert run([*few, *other]) == 2
         error = capsys.readouterr().err
