@@ -8,9 +8,9 @@ diverged is an answer. One that failed or was killed is in the store too, and is
 
     sqlite3 queries.sqlite "select genotype, state, validation, test, seconds from queries"
 
-Processes of several machines may share a store on a network disk whose file locks work. Their
-clocks should agree to a minute: what another machine claimed is free when its last sign of life is
-five minutes old.
+The file is in SQLite's WAL mode, which needs a disk of the machine: its processes share a store, and
+so do its containers. What a process under another host name claimed is free when its last sign of
+life is five minutes old.
 """
 
 from __future__ import annotations
@@ -98,8 +98,7 @@ class QueryStore:
         with self._connect() as database:
             self._format(database)
             with suppress(sqlite3.OperationalError):  # of a file that somebody else has open
-                # Not "wal": its shared memory is not shared by the processes of two machines.
-                database.execute("pragma journal_mode = delete")
+                database.execute("pragma journal_mode = wal")
             database.execute("begin immediate")  # two searches may open a new store at once
             version = self._format(database)
             if version is None:
