@@ -8,9 +8,9 @@ diverged is an answer. One that failed or was killed is in the store too, and is
 
     sqlite3 queries.sqlite "select genotype, state, validation, test, seconds from queries"
 
-The file is in SQLite's WAL mode, which needs a disk of the machine: its processes share a store, and
-so do its containers. What a process under another host name claimed is free when its last sign of
-life is five minutes old.
+The file is in SQLite's WAL mode, which needs a disk of the machine: its processes and containers
+share a store. What a process under another host name claimed is free when its last sign of life is
+five minutes old.
 """
 
 from __future__ import annotations
