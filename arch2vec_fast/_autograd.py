@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from arch2vec_fast import _fakes  # noqa: F401  (loads the operators and registers their fake kernels)
+from arch2vec_fast._latents import PackedLatents
 
 
 def unpack_cells(codes: Tensor, num_nodes: int, num_op_types: int) -> tuple[Tensor, Tensor]:
@@ -20,14 +21,14 @@ def unpack_cells(codes: Tensor, num_nodes: int, num_op_types: int) -> tuple[Tens
     return adjacency, node_ops
 
 
-def pack_latents(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes of points, their norms and their frame; no gradient."""
-    codes, norms, frame = torch.ops.arch2vec_fast.pack_latents(points)
-    return codes, norms, frame
+def pack_latents(points: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Codes of points, their norms, frame, order and boxes; no gradient."""
+    codes, norms, frame, order, boxes = torch.ops.arch2vec_fast.pack_latents(points)
+    return codes, norms, frame, order, boxes
 
 
 def nearest_latent(
-    packed: tuple[Tensor, Tensor, Tensor, Tensor], queries: Tensor, visited: Tensor | None, k: int
+    packed: PackedLatents, queries: Tensor, visited: Tensor | None, k: int
 ) -> tuple[Tensor, Tensor]:
     """Distances and indices of the nearest of packed points; no gradient."""
     distances, indices = torch.ops.arch2vec_fast.nearest_latent(*packed, queries, visited, k)

@@ -36,16 +36,18 @@ def _unpack_cells(codes: Tensor, num_nodes: int, num_op_types: int) -> tuple[Ten
 
 
 @_describes("pack_latents")
-def _pack_latents(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _pack_latents(points: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    count, dim = points.shape
+    quads, fields = (dim + 3) // 4, dim + 3
     if points.device.type == "cuda":  # scans the points themselves
-        blocks, quads, fields = 0, 1, 0
-    else:
-        blocks, quads = (points.shape[0] + 15) // 16, (points.shape[1] + 3) // 4
-        fields = points.shape[1] + 3
+        count, quads, fields = 0, 1, 0
+    blocks, tiles = (count + 15) // 16, (count + 511) // 512
     return (
         points.new_empty((blocks, quads, 16, 4), dtype=torch.uint8),
         points.new_empty((blocks, 16)),
         points.new_empty((fields,), dtype=torch.float64),
+        points.new_empty((count,), dtype=torch.int32),
+        points.new_empty((tiles + (tiles + 15) // 16, dim, 2, 16)),
     )
 
 
@@ -55,6 +57,8 @@ def _nearest_latent(
     codes: Tensor,
     norms: Tensor,
     frame: Tensor,
+    order: Tensor,
+    boxes: Tensor,
     queries: Tensor,
     visited: Tensor | None,
     k: int,

@@ -11,23 +11,30 @@ from torch import Tensor
 MAXIMUM_DIM = 1024  # kMaxLatentDim of csrc/nearest_latent/nearest_latent.h
 MAXIMUM_NEIGHBOURS = 1024  # kMaxNeighbours there
 BLOCK = 16  # points of a block
+GROUP = 32  # points of a box: kGroupPoints there
+FAN = 16  # groups of a tile, tiles of a region: kFan there
 
 # Times the eight bytes 0 or 1 of a word gathers them, first byte lowest, in its highest byte.
 _GATHER = 0x0102040810204080
 
 
 class PackedLatents(NamedTuple):
-    """Points and what the CPU kernel scans instead of them; made by `pack_latents`.
+    """Points and what the CPU kernel reads instead of most of them; made by `pack_latents`.
 
-    points: float32 [Q, D]. codes: uint8 [ceil(Q/16), ceil(D/4), 16, 4], coordinates in 255 steps.
+    points: float32 [Q, D]. order: int32 [Q], which point stands at each place of codes and norms:
+    neighbours together. codes: uint8 [ceil(Q/16), ceil(D/4), 16, 4], coordinates in 255 steps.
     norms: float32 [ceil(Q/16), 16], squared norms of the codes. frame: float64 [D + 3], lowest
-    value of each dim, step, largest |point - what its codes say|, largest norm.
+    value of each dim, step, largest |point - what its codes say|, largest norm. boxes: float32
+    [ceil(Q/512) + ceil(Q/8192), D, 2, 16], the lowest and highest values of each 32 places, sixteen
+    such groups a row, then of each 512.
     """
 
     points: Tensor
     codes: Tensor
     norms: Tensor
     frame: Tensor
+    order: Tensor
+    boxes: Tensor
 
 
 def visited_words(num_points: int) -> int:

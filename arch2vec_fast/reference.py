@@ -24,6 +24,8 @@ from arch2vec_fast._gin_shape import GinShape
 from arch2vec_fast._gin_train import GinTrainBuffers, GinTrainConfig, check_gin_train
 from arch2vec_fast._gin_train_twin import draw, train_step
 from arch2vec_fast._latents import (
+    FAN,
+    GROUP,
     PackedLatents,
     check_finite,
     check_latents,
@@ -121,15 +123,55 @@ def pack_latents(points: Tensor) -> PackedLatents:
     codes = (offset * (1 / step) + 0.5).clamp(max=255).floor()
     error = (offset - codes * step).square().sum(1).sqrt().max() if count else exact.new_zeros(())
     norms = codes.square().sum(1)
-
-    rows = F.pad(codes, (0, 4 * quads - dim, 0, 16 * blocks - count)).to(torch.uint8)
     largest = norms.max() if count else norms.new_zeros(())
+
+    order = _latent_order(codes.long())
+    rows = F.pad(codes[order], (0, 4 * quads - dim, 0, 16 * blocks - count)).to(torch.uint8)
+    norms = F.pad(norms[order].float(), (0, 16 * blocks - count), value=torch.inf)
+    boxes = [_boxes(points[order], size) for size in (GROUP, GROUP * FAN)]
     return PackedLatents(
         points=points.contiguous(),
         codes=rows.view(blocks, 16, quads, 4).transpose(1, 2).contiguous(),
-        norms=F.pad(norms.float(), (0, 16 * blocks - count), value=torch.inf).view(blocks, 16),
+        norms=norms.view(blocks, 16),
         frame=torch.cat([low, torch.stack([low.new_tensor(step), error, largest])]),
+        order=order.int(),
+        boxes=torch.cat(boxes),
     )
+
+
+def _latent_order(codes: Tensor) -> Tensor:
+    """Leaves of a k-d tree over codes [Q, D], left to right, int64 [Q].
+
+    A node of more than 32 points is cut across the dim in which its points vary most (judged by at
+    most 64 of them); the left part is the largest 32 * 2^n that leaves a right one.
+    """
+
+    def leaves(points: Tensor) -> Tensor:
+        if len(points) <= GROUP:
+            return points
+        left = GROUP
+        while 2 * left < len(points):
+            left *= 2
+        some = codes[points[:: max(1, len(points) // 32)]]
+        spread = len(some) * some.square().sum(0) - some.sum(0).square()
+        dim = spread.tolist().index(spread.max())
+        lower = torch.zeros(len(points), dtype=torch.bool)
+        lower[codes[points, dim].sort(stable=True).indices[:left]] = True
+        return torch.cat([leaves(points[lower]), leaves(points[~lower])])
+
+    return leaves(torch.arange(len(codes)))
+
+
+def _boxes(points: Tensor, size: int) -> Tensor:
+    """Lowest and highest values of each `size` points [Q, D], sixteen a row, [., D, 2, 16]."""
+    parts = points.split(size) if len(points) else ()
+    corners = [torch.stack([part.amin(0), part.amax(0)], 1) for part in parts]
+    rows = -(-len(corners) // FAN)
+    corners += [points.new_zeros(points.shape[1], 2)] * (FAN * rows - len(corners))
+    if not corners:
+        return points.new_zeros(0, points.shape[1], 2, FAN)
+    boxes = torch.stack(corners).view(rows, FAN, points.shape[1], 2)
+    return boxes.movedim(1, -1).contiguous()
 
 
 def pack_visited(visited: Tensor) -> Tensor:

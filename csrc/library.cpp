@@ -40,12 +40,13 @@ STABLE_TORCH_LIBRARY(arch2vec_fast, m) {
   m.def(
       "gin_encode(Tensor codes, Tensor weights, int[] config, int output, str precision) -> "
       "Tensor");
-  // The codes that nearest_latent scans, their norms and where they stand; empty on CUDA, which
-  // scans the points themselves. visited: bits, one row for all queries or one for each.
-  m.def("pack_latents(Tensor points) -> (Tensor, Tensor, Tensor)");
+  // The codes that nearest_latent scans, their norms, their frame, their order and the boxes around
+  // them; empty on CUDA, which scans the points themselves. visited: bits, one row for all queries
+  // or one for each.
+  m.def("pack_latents(Tensor points) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def(
-      "nearest_latent(Tensor points, Tensor codes, Tensor norms, Tensor frame, Tensor queries, "
-      "Tensor? visited, int k) -> (Tensor, Tensor)");
+      "nearest_latent(Tensor points, Tensor codes, Tensor norms, Tensor frame, Tensor order, "
+      "Tensor boxes, Tensor queries, Tensor? visited, int k) -> (Tensor, Tensor)");
   // edges: dense weights [B, N, N] or packed codes [B, W]. Gradients that are not wanted are empty.
   m.def(
       "gin_aggregate(Tensor x, Tensor edges, Tensor eps, Tensor? gates, bool successors, "

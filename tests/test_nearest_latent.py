@@ -124,22 +124,53 @@ def test_nearest_latent_on_a_grid(
     )
 
 
-@pytest.mark.parametrize(("count", "dim"), [(0, 3), (1, 1), (16, 4), (33, 7), (400, 16)])
+@pytest.mark.parametrize(
+    ("count", "dim"), [(0, 3), (1, 1), (16, 4), (33, 7), (400, 16), (1024, 2), (8200, 5)]
+)
 def test_pack_latents_matches_reference(count: int, dim: int, generator: torch.Generator) -> None:
     points = torch.randn(count, dim, generator=generator)
     packed, expected = functional.pack_latents(points), reference.pack_latents(points)
     assert torch.equal(packed.codes, expected.codes)
     assert torch.equal(packed.norms, expected.norms)
+    assert torch.equal(packed.order, expected.order)
+    assert torch.equal(packed.boxes, expected.boxes)
     torch.testing.assert_close(packed.frame, expected.frame, rtol=1e-8, atol=0)
     assert packed.frame[dim + 1] >= expected.frame[dim + 1]  # the error is a bound
+
+
+def test_pack_latents_boxes_hold_their_points(generator: torch.Generator) -> None:
+    """What skipping rests on: every point lies in its group's box and in its tile's, to the bit."""
+    points = clustered(9001, 3, generator)
+    packed = functional.pack_latents(points)
+    assert torch.equal(packed.order.sort().values.long(), torch.arange(9001))
+    places = torch.arange(9001)
+    for first, size in ((0, 32), (18, 512)):  # 18 tiles
+        box = packed.boxes[first + places // size // 16, :, :, places // size % 16]
+        stored = points[packed.order]
+        assert ((box[..., 0] <= stored) & (stored <= box[..., 1])).all()
+
+
+@pytest.mark.parametrize("dim", [1, 5, 16, 70])
+def test_nearest_latent_skips_nothing_that_matters(dim: int, generator: torch.Generator) -> None:
+    """Enough points for several regions; most visited, some queries on top of equal points."""
+    points = clustered(20_011, dim, generator)
+    packed = functional.pack_latents(points)
+    noise = torch.randn(9, dim, generator=generator)
+    visited = torch.rand(9, 20_011, generator=generator) < 0.98
+    for scale in (0.0, 0.1, 5.0, 1e4):
+        queries = points[::2222][:9] + scale * noise
+        for k, mask in ((1, None), (40, None), (3, visited), (700, visited)):
+            expected = reference.nearest_latent(points, queries, k, mask)
+            assert_same(functional.nearest_latent(packed, queries, k, mask), expected)
 
 
 def test_pack_latents_bounds_the_error(generator: torch.Generator) -> None:
     """What exactness rests on: no point is farther from its code than the frame says."""
     points = torch.randn(500, 6, generator=generator)
-    codes, frame = functional.pack_latents(points)[1::2]
+    packed = functional.pack_latents(points)
+    codes, frame = packed.codes, packed.frame
     rows = codes.transpose(1, 2).reshape(-1, 8)[:500, :6].double()
-    off = (points.double() - (frame[:6] + frame[6] * rows)).square().sum(1).sqrt()
+    off = (points[packed.order].double() - (frame[:6] + frame[6] * rows)).square().sum(1).sqrt()
     assert off.max() <= frame[7]
     assert frame[7] <= 0.5 * frame[6] * 6**0.5 * 1.0001
 
@@ -316,16 +347,21 @@ def test_nearest_latent_raw_operator_is_memory_safe() -> None:
     packed = functional.pack_latents(POINTS)
     operator = torch.ops.arch2vec_fast.nearest_latent
     for part, wrong, message in (
-        (0, torch.zeros(90, 4), "codes, norms, frame: not of these points"),
+        (0, torch.zeros(90, 4), "codes, norms, frame, order, boxes: not of these points"),
         (0, POINTS.double(), "points: expected float32"),
-        (1, packed.codes.int(), "codes, norms, frame: expected uint8"),
-        (2, packed.norms[1:], "codes, norms, frame: not of these points"),
-        (3, packed.frame[:6], "codes, norms, frame: not of these points"),
+        (1, packed.codes.int(), "codes, norms, frame, order, boxes: expected uint8"),
+        (2, packed.norms[1:], "boxes: not of these points"),
+        (3, packed.frame[:6], "boxes: not of these points"),
+        (4, packed.order.long(), "boxes: expected uint8, float32, float64, int32"),
+        (4, packed.order[1:], "boxes: not of these points"),
+        (5, packed.boxes[1:], "boxes: not of these points"),
     ):
         parts = [*packed]
         parts[part] = wrong
         with pytest.raises(ValueError, match=message):
             operator(*parts, QUERIES, None, 1)
+    wild = packed._replace(order=torch.full_like(packed.order, 2**31 - 1))
+    assert operator(*wild, QUERIES, None, 1)[1].tolist() == [[-1]] * 3
     for queries, visited, k, message in (
         (torch.zeros(3, 5), None, 1, r"queries: expected shape \[M, 4\]"),
         (QUERIES.double(), None, 1, "queries: expected float32"),

@@ -139,7 +139,8 @@ def test_nearest_latent(
         contenders,
         unit="query",
         goals=goals if is_nasbench101 and threads == 1 and not quick else {},
-        flops=len(points) * 2 * _DIM,  # of 8-bit integers, held against the float32 roof
+        # As if all points were read; of 8-bit integers, held against the float32 roof.
+        flops=len(points) * 2 * _DIM,
         moved=len(points) * (_DIM + 4) / num_queries,
     )
 

@@ -5,9 +5,6 @@
 
 namespace a2v {
 
-void scan_latents_avx2(const LatentPoints& points, const LatentQuery* queries, LatentBest* best,
-                       std::int64_t num_queries, std::int64_t first, std::int64_t last) {
-  avx2::nearest::scan(points, queries, best, num_queries, first, last);
-}
+const LatentScan kLatentScanAvx2{avx2::nearest::seed, avx2::nearest::scan};
 
 }  // namespace a2v

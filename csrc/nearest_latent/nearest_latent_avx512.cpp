@@ -5,9 +5,6 @@
 
 namespace a2v {
 
-void scan_latents_avx512(const LatentPoints& points, const LatentQuery* queries, LatentBest* best,
-                         std::int64_t num_queries, std::int64_t first, std::int64_t last) {
-  avx512::nearest::scan(points, queries, best, num_queries, first, last);
-}
+const LatentScan kLatentScanAvx512{avx512::nearest::seed, avx512::nearest::scan};
 
 }  // namespace a2v

@@ -20,15 +20,18 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 // The GPU scans the points themselves: nothing to prepare.
-std::tuple<Tensor, Tensor, Tensor> pack_latents(const Tensor& points) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> pack_latents(const Tensor& points) {
   a2v::check_points(points);
   return {torch::stable::new_empty(points, {0, 1, a2v::kBlockPoints, 4}, ScalarType::Byte),
           torch::stable::new_empty(points, {0, a2v::kBlockPoints}, ScalarType::Float),
-          torch::stable::new_empty(points, {0}, ScalarType::Double)};
+          torch::stable::new_empty(points, {0}, ScalarType::Double),
+          torch::stable::new_empty(points, {0}, ScalarType::Int),
+          torch::stable::new_empty(points, {0, points.size(1), 2, a2v::kFan}, ScalarType::Float)};
 }
 
 std::tuple<Tensor, Tensor> nearest_latent(const Tensor& points, const Tensor& /*codes*/,
                                           const Tensor& /*norms*/, const Tensor& /*frame*/,
+                                          const Tensor& /*order*/, const Tensor& /*boxes*/,
                                           const Tensor& queries,
                                           const std::optional<Tensor>& visited, std::int64_t k) {
   const a2v::OnDeviceOf device(points);

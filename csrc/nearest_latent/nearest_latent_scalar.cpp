@@ -5,9 +5,6 @@
 
 namespace a2v {
 
-void scan_latents_scalar(const LatentPoints& points, const LatentQuery* queries, LatentBest* best,
-                         std::int64_t num_queries, std::int64_t first, std::int64_t last) {
-  scalar::nearest::scan(points, queries, best, num_queries, first, last);
-}
+const LatentScan kLatentScanScalar{scalar::nearest::seed, scalar::nearest::scan};
 
 }  // namespace a2v

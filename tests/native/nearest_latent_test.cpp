@@ -36,6 +36,8 @@ struct Index {
   std::vector<std::uint8_t> codes;
   std::vector<float> norms;
   std::vector<double> frame;
+  std::vector<std::int32_t> order;
+  std::vector<float> boxes;
 
   Index(std::int64_t count_, int dim_, float scale, std::mt19937& random)
       : count(count_), dim(dim_) {
@@ -44,15 +46,30 @@ struct Index {
     codes.resize(blocks * static_cast<std::size_t>(a2v::num_quads(dim)) * 64);
     norms.resize(blocks * 16);
     frame.resize(static_cast<std::size_t>(dim) + a2v::kFrameFields);
+    order.resize(static_cast<std::size_t>(count));
+    boxes.resize(static_cast<std::size_t>((a2v::num_tiles(count) + a2v::num_regions(count)) * dim) *
+                 2 * a2v::kFan);
     std::normal_distribution<float> normal;
     for (float& x : points) x = scale * std::round(4 * normal(random)) / 4;  // many ties
-    expect(a2v::pack_latents(count, dim, points.data(), codes.data(), norms.data(), frame.data()) ==
-               count,
-           "finite points were refused");
+    expect(pack() == count, "finite points were refused");
+    std::vector<std::int32_t> places = order;
+    std::sort(places.begin(), places.end());
+    for (std::size_t i = 0; i < places.size(); ++i) {
+      expect(places[i] == static_cast<std::int32_t>(i), "the order leaves a point out");
+    }
+  }
+
+  std::int64_t pack() {
+    std::vector<std::uint8_t> columns(points.size());
+    std::vector<std::int32_t> spare(order.size());
+    return a2v::pack_latents(count, dim, points.data(),
+                             {codes.data(), norms.data(), frame.data(), order.data(), boxes.data(),
+                              columns.data(), spare.data()});
   }
 
   LatentPoints view() const {
-    return {count, dim, points.data(), codes.data(), norms.data(), frame.data()};
+    return {count,        dim,          points.data(), codes.data(),
+            norms.data(), frame.data(), order.data(),  boxes.data()};
   }
 };
 
@@ -79,7 +96,7 @@ std::vector<std::uint64_t> sorted_keys(const Index& index, const float* query, i
 }
 
 // The search as the operator does it, the points cut into `chunks` pieces, a thread each.
-std::vector<std::uint64_t> search(const Index& index, a2v::ScanLatents scan,
+std::vector<std::uint64_t> search(const Index& index, const a2v::LatentScan& level,
                                   const std::vector<float>& queries, int k,
                                   const std::vector<std::uint64_t>& visited, std::int64_t chunks) {
   const LatentPoints points = index.view();
@@ -94,18 +111,25 @@ std::vector<std::uint64_t> search(const Index& index, a2v::ScanLatents scan,
   }
   const auto pieces = static_cast<std::size_t>(chunks);
   std::vector<std::uint64_t> keys(count * pieces * each);
-  const std::int64_t blocks = a2v::num_blocks(index.count);
+  const std::int64_t tiles = a2v::num_tiles(index.count);
+  std::vector<LatentBest> seeds;
+  for (const LatentQuery& query : coded) {
+    std::vector<std::uint64_t> scratch(each);
+    seeds.push_back(a2v::start_best(scratch.data(), k));
+    level.seed(points, query, seeds.back());
+  }
   std::vector<std::thread> threads;
   for (std::size_t c = 0; c < pieces; ++c) {
     threads.emplace_back([&, c] {
       std::vector<LatentBest> best;
       for (std::size_t m = 0; m < count; ++m) {
-        best.push_back({&keys[(m * pieces + c) * each], k, 0.0F});
-        a2v::start_best(best.back());
+        best.push_back(a2v::start_best(&keys[(m * pieces + c) * each], k));
+        best.back().limit = seeds[m].limit;
+        best.back().farthest = seeds[m].farthest;
       }
       const auto chunk = static_cast<std::int64_t>(c);
-      scan(points, coded.data(), best.data(), static_cast<std::int64_t>(count),
-           blocks * chunk / chunks, blocks * (chunk + 1) / chunks);
+      level.scan(points, coded.data(), best.data(), static_cast<std::int64_t>(count),
+                 tiles * chunk / chunks, tiles * (chunk + 1) / chunks);
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -124,10 +148,10 @@ std::vector<std::uint64_t> search(const Index& index, a2v::ScanLatents scan,
   return found;
 }
 
-void searches_agree(const std::vector<a2v::ScanLatents>& levels) {
+void searches_agree(const std::vector<a2v::LatentScan>& levels) {
   std::mt19937 random(7);
   std::normal_distribution<float> normal;
-  for (const std::int64_t count : {0, 1, 15, 16, 17, 33, 1000, 9001}) {
+  for (const std::int64_t count : {0, 1, 15, 16, 17, 33, 513, 1000, 9001}) {
     for (const int dim : {1, 3, 4, 16, 17, 100}) {
       for (const float scale : {1e-40F, 1.0F, 1e19F}) {
         if (count > 1000 && (dim > 17 || scale != 1.0F)) continue;
@@ -146,9 +170,9 @@ void searches_agree(const std::vector<a2v::ScanLatents>& levels) {
               wanted.push_back(key);
             }
           }
-          for (const a2v::ScanLatents scan : levels) {
+          for (const a2v::LatentScan& level : levels) {
             for (const std::int64_t chunks : {1, 2, 3}) {
-              expect(search(index, scan, queries, k, visited, chunks) == wanted,
+              expect(search(index, level, queries, k, visited, chunks) == wanted,
                      "neighbours differ: " + std::to_string(count) + " points, D " +
                          std::to_string(dim) + ", k " + std::to_string(k));
             }
@@ -160,24 +184,21 @@ void searches_agree(const std::vector<a2v::ScanLatents>& levels) {
 }
 
 void refuses_what_is_not_finite() {
-  std::vector<float> points(30, 1.0F);
-  std::vector<std::uint8_t> codes(64);
-  std::vector<float> norms(16);
-  std::vector<double> frame(3 + a2v::kFrameFields);
-  points[3 * 7 + 2] = std::numeric_limits<float>::infinity();
-  points[3 * 8] = std::numeric_limits<float>::quiet_NaN();
-  expect(a2v::pack_latents(10, 3, points.data(), codes.data(), norms.data(), frame.data()) == 7,
-         "the first bad row is not named");
+  std::mt19937 random(3);
+  Index index(10, 3, 1.0F, random);
+  index.points[3 * 7 + 2] = std::numeric_limits<float>::infinity();
+  index.points[3 * 8] = std::numeric_limits<float>::quiet_NaN();
+  expect(index.pack() == 7, "the first bad row is not named");
 }
 
 }  // namespace
 
 int main() {
-  std::vector<a2v::ScanLatents> levels{a2v::scan_latents_scalar};
+  std::vector<a2v::LatentScan> levels{a2v::kLatentScanScalar};
 #if defined(__x86_64__)
-  if (a2v::detected_simd_level() >= a2v::SimdLevel::kAvx2) levels.push_back(a2v::scan_latents_avx2);
+  if (a2v::detected_simd_level() >= a2v::SimdLevel::kAvx2) levels.push_back(a2v::kLatentScanAvx2);
   if (a2v::detected_simd_level() >= a2v::SimdLevel::kAvx512) {
-    levels.push_back(a2v::scan_latents_avx512);
+    levels.push_back(a2v::kLatentScanAvx512);
   }
 #endif
   searches_agree(levels);
