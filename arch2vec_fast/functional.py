@@ -114,8 +114,8 @@ def pack_latents(points: Tensor) -> PackedLatents:
         TypeError: `points` is no float32 tensor.
         ValueError: the shape is wrong, or a row (named) holds a NaN or an infinity.
 
-    Not differentiable. Deterministic. One thread, O(Q (D + log Q)), about 0.1 s for 423,624 points
-    of 16 dims; on CUDA it waits for the device, to look for NaNs.
+    Not differentiable. Deterministic. One thread, O(Q (D + log Q)), 0.1 to 0.2 s for 423,624
+    points of 16 dims; on CUDA it waits for the device, to look for NaNs.
 
     Example:
         >>> import torch
@@ -192,10 +192,10 @@ def nearest_latent(
     repeatable. Cost on the CPU: the boxes that lie nearer than the k-th best point, D + 4 bytes for
     each point in them and 4 D of the few that these leave in question, on torch's intra-op threads.
     It depends on the points: where their boxes tell a query's neighbours apart it looks into a
-    hundredth of them, at worst (many dims, all alike) into all, as a plain scan would. On CUDA one
-    pass over the points for each 16 queries where k = 1, else for each query, on the current stream
-    (no synchronisation, may be captured into a CUDA graph). Works under
-    `torch.compile(fullgraph=True)`.
+    hundredth of them, at worst (many dims, all alike, k large) into all, as a plain scan would but
+    up to a third slower. On CUDA one pass over the points for each 16 queries where k = 1, else for
+    each query, on the current stream (no synchronisation, may be captured into a CUDA graph). Works
+    under `torch.compile(fullgraph=True)`.
 
     Source: the search step of arch2vec (Yan et al. 2020, section 3.3) moves to the nearest cell
     that was not visited yet.

@@ -131,7 +131,7 @@ void merge_best(std::uint64_t* keys, std::int64_t chunks, int k, float* distance
 
 // The scan of one instruction set; all give the same results.
 struct LatentScan {
-  // Looks into the groups nearest to a query until k points are found, for a limit to begin with.
+  // Looks into the groups nearest to a query, for a limit to begin with.
   void (*seed)(const LatentPoints& points, const LatentQuery& query, LatentBest& best);
   // Scans tiles first .. last-1 for all queries.
   void (*scan)(const LatentPoints& points, const LatentQuery* queries, LatentBest* best,

@@ -147,57 +147,51 @@ void scan_group(const LatentPoints& points, const LatentQuery* queries, LatentBe
   }
 }
 
-// The nearest child after `last` in the order (distance, child), or -1.
-inline int next_nearest(const float* distances, int count, float after, int last) {
-  int nearest = -1;
-  for (int child = 0; child < count; ++child) {
-    const bool follows = distances[child] > after || (distances[child] == after && child > last);
-    if (follows && (nearest < 0 || distances[child] < distances[nearest])) nearest = child;
-  }
-  return nearest;
-}
+// The `kKept` boxes of least distance, the nearest first; the lower one where they are equal.
+template <int kKept>
+struct NearestBoxes {
+  float distance[kKept];
+  std::int64_t box[kKept];
+  int count = 0;
 
-inline void seed_tile(const LatentPoints& points, const LatentQuery& query, LatentBest& best,
-                      std::int64_t tile) {
-  float distances[kFan];
-  store(distances, distances_to(boxes_of_tile(points, tile), query.query, points.dim));
-  const int count = children(tile * kFan, num_groups(points.num_points));
-  float after = -1;
-  for (int group = -1; best.keys[best.k - 1] == kNoKey; after = distances[group]) {
-    group = next_nearest(distances, count, after, group);
-    if (group < 0) return;
-    scan_group<1>(points, &query, &best, tile * kFan + group);
-  }
-}
-
-// Enough tiles for the largest k with few points visited; a limit that is not found costs time
-// only.
-inline void seed(const LatentPoints& points, const LatentQuery& query, LatentBest& best) {
-  constexpr int kTiles = 4;
-  const std::int64_t tiles = num_tiles(points.num_points);
-  float after = -1;
-  std::int64_t last = -1;
-  for (int tries = 0; tries < kTiles && best.keys[best.k - 1] == kNoKey; ++tries) {
-    float least = 0;
-    std::int64_t nearest = -1;
-    for (std::int64_t first = 0; first < tiles; first += kFan) {
-      float distances[kFan];
-      const float* boxes = boxes_of_region(points, first / kFan);
-      store(distances, distances_to(boxes, query.query, points.dim));
-      const int count = children(first, tiles);
-      for (int child = 0; child < count; ++child) {
-        const float distance = distances[child];
-        const bool follows = distance > after || (distance == after && first + child > last);
-        if (follows && (nearest < 0 || distance < least)) {
-          least = distance;
-          nearest = first + child;
-        }
-      }
+  void add(float found, std::int64_t candidate) {
+    if (count == kKept && !(found < distance[kKept - 1])) return;
+    int place = count < kKept ? count++ : kKept - 1;
+    for (; place > 0 && found < distance[place - 1]; --place) {
+      distance[place] = distance[place - 1];
+      box[place] = box[place - 1];
     }
-    if (nearest < 0) return;
-    seed_tile(points, query, best, nearest);
-    after = least;
-    last = nearest;
+    distance[place] = found;
+    box[place] = candidate;
+  }
+
+  // Adds the `children` boxes of one tile or region, numbered from `first`.
+  void add_children(const float* boxes, const LatentPoints& points, const float* query,
+                    std::int64_t first, int children) {
+    float found[kFan];
+    store(found, distances_to(boxes, query, points.dim));
+    for (int child = 0; child < children; ++child) add(found[child], first + child);
+  }
+};
+
+// The nearest tiles, group by group, for as long as they are near. Points are in an order that a
+// scan may approach its query in, improving on its best with every step; so it begins with a limit
+// that is close to the last one.
+inline void seed(const LatentPoints& points, const LatentQuery& query, LatentBest& best) {
+  const std::int64_t num_of_tiles = num_tiles(points.num_points);
+  NearestBoxes<8> tiles;
+  for (std::int64_t first = 0; first < num_of_tiles; first += kFan) {
+    tiles.add_children(boxes_of_region(points, first / kFan), points, query.query, first,
+                       children(first, num_of_tiles));
+  }
+  for (int n = 0; n < tiles.count && !(tiles.distance[n] > best.farthest); ++n) {
+    const std::int64_t first = tiles.box[n] * kFan;
+    NearestBoxes<kFan> groups;
+    groups.add_children(boxes_of_tile(points, tiles.box[n]), points, query.query, first,
+                        children(first, num_groups(points.num_points)));
+    for (int g = 0; g < groups.count && !(groups.distance[g] > best.farthest); ++g) {
+      scan_group<1>(points, &query, &best, groups.box[g]);
+    }
   }
 }
 
