@@ -116,7 +116,9 @@ def search_command(
         "validation": _spread(trace["incumbent"][last]),
         "test": _spread(trace["incumbent_test"][last]),
         "regret": _spread(trace["regret"][last]),
-        "best_of_finalists": _spread(np.array([trace["test"][five].max() for five in best])),
+        "best_of_finalists": _spread(
+            np.array([np.fmax.reduce(trace["test"][five]) for five in best])
+        ),
         "ceiling": {name: _known(value) for name, value in benchmark.ceiling._asdict().items()},
         "seconds": round(time.monotonic() - began, 3),
         "trace": str(out / "trace.parquet"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -43,9 +44,10 @@ class Owner(NamedTuple):
 
 def _host() -> str:
     meaning = ""
-    if Path("/proc/self").exists():
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
-        meaning = boot + str(Path("/proc/self/ns/pid").readlink())
+    with suppress(OSError):  # macOS and some sandboxes lack them
+        meaning += Path("/proc/sys/kernel/random/boot_id").read_text()
+    with suppress(OSError):
+        meaning += str(Path("/proc/self/ns/pid").readlink())
     return f"{socket.gethostname()}/{sha256(meaning.encode()).hexdigest()[:8]}"
 
 

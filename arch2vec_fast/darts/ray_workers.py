@@ -16,7 +16,8 @@ import torch
 from arch2vec_fast._machine import usable_cores
 from arch2vec_fast.darts.images import ImageSet
 from arch2vec_fast.darts.recipes import TrainRecipe
-from arch2vec_fast.darts.trained import Job, Outcome, Workers, train_job
+from arch2vec_fast.darts.train import TrainResult
+from arch2vec_fast.darts.trained import Diverged, Job, Outcome, Workers, train_job
 
 __all__ = ["ray_workers"]
 
@@ -128,22 +129,31 @@ class _RayWorkers:
         remote = ray.remote(**self.needs, max_retries=0)(_train_remote)
         shared = ray.put(images)
         running: dict[Any, Job] = {}
-        while True:
-            for job in islice(jobs, self.at_once - len(running)):
-                if job.out is not None:
-                    job.out.parent.mkdir(parents=True, exist_ok=True)
-                running[remote.remote(job, shared, recipe, seed, self.device)] = job
-            if not running:
-                return
-            ready, _ = ray.wait(list(running), num_returns=1)
-            job = running.pop(ready[0])
-            try:
-                outcome = ray.get(ready[0])
-            except ray.exceptions.RayTaskError as error:  # what the training raised: a mistake
-                raise error.cause from error
-            except ray.exceptions.RayError as error:
-                outcome = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-            yield job, outcome
+        try:
+            while True:
+                for job in islice(jobs, self.at_once - len(running)):
+                    if job.out is not None:
+                        job.out.parent.mkdir(parents=True, exist_ok=True)
+                    running[remote.remote(job, shared, recipe, seed, self.device)] = job
+                if not running:
+                    return
+                ready, _ = ray.wait(list(running), num_returns=1)
+                job = running.pop(ready[0])
+                yield job, self._outcome(ready[0])
+        finally:  # interrupted: nobody waits for these any more
+            if ray.is_initialized():
+                for reference in running:
+                    ray.cancel(reference, force=True)
+
+    def _outcome(self, reference: Any) -> TrainResult | Diverged | str:
+        """Of a training that ended; what it raised is raised here, a lost worker is a reason."""
+        try:
+            outcome: TrainResult | Diverged | str = self.ray.get(reference)
+        except self.ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except self.ray.exceptions.RayError as error:
+            return " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        return outcome
 
 
 def _train_remote(

@@ -91,7 +91,6 @@ class QueryStore:
             self._open(settings)
         except sqlite3.DatabaseError as error:
             raise ValueError(f"store: {self.path} is no store of queries ({error})") from None
-        self._check(settings)
 
     def _open(self, settings: Mapping[str, Any]) -> None:
         """Make the tables, or bring those that are there up to date."""
@@ -108,6 +107,7 @@ class QueryStore:
                 _upgrade(database, settings)
             database.execute(f"pragma application_id = {_APPLICATION}")
             database.execute(f"pragma user_version = {_FORMAT}")
+            self._check(database, settings)  # what is refused here is left as it was
 
     def _format(self, database: sqlite3.Connection) -> int | None:
         """Of an open file, None if it is empty. ValueError for a file that is not to be touched."""
@@ -130,14 +130,12 @@ class QueryStore:
             )
         return int(version)
 
-    def _check(self, settings: Mapping[str, Any]) -> None:
+    def _check(self, database: sqlite3.Connection, settings: Mapping[str, Any]) -> None:
         wanted = {key: json.dumps(value, sort_keys=True) for key, value in settings.items()}
-        with self._connect() as database:
-            database.execute("begin immediate")
-            kept = dict(database.execute("select key, value from settings"))
-            if not kept:
-                database.executemany("insert into settings values (?, ?)", wanted.items())
-                kept = wanted
+        kept = dict(database.execute("select key, value from settings"))
+        if not kept:
+            database.executemany("insert into settings values (?, ?)", wanted.items())
+            kept = wanted
         if odd := sorted(key for key in {*kept, *wanted} if kept.get(key) != wanted.get(key)):
             raise ValueError(
                 f"store: {self.path} holds trainings of another {', '.join(odd)}; "

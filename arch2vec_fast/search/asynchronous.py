@@ -13,9 +13,12 @@ there: that is how a killed one resumes.
 
 from __future__ import annotations
 
+import fcntl
 import math
+import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +31,7 @@ from arch2vec_fast.search.base import Searcher, SearchProblem
 from arch2vec_fast.search.budget import Budget
 from arch2vec_fast.search.trace import complete
 
-__all__ = ["Completion", "CompletionLog", "read_completions", "run_asynchronously"]
+__all__ = ["Completion", "CompletionLog", "continued", "read_completions", "run_asynchronously"]
 
 _ALONE = np.ones(1, np.bool_)
 
@@ -50,20 +53,49 @@ class CompletionLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        keep_lines(path, lambda line: True)
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """For as long as a search adds to it. ValueError where that of another process does."""
+        lock = self._path.with_suffix(".lock")
+        with lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"out: another process runs this search in {self._path.parent}; wait for it, "
+                    "or choose another directory"
+                ) from None
+            try:
+                keep_lines(self._path, lambda line: True)
+                yield
+            finally:
+                lock.unlink()
 
     def read(self) -> list[Completion]:
         """What ended, in order."""
         if not self._path.exists():
             return []
-        try:
-            return [Completion(**line) for _, line in read_lines(self._path)]
-        except TypeError:
-            raise ValueError(f"{self._path}: not the completions of a search") from None
+        lines = [line for _, line in read_lines(self._path)]
+        if any(line.keys() != {"row", "asked"} for line in lines) or not all(
+            type(value) is int for line in lines for value in line.values()
+        ):
+            raise ValueError(f"{self._path}: not the completions of a search")
+        return [Completion(**line) for line in lines]
 
     def append(self, completion: Completion) -> None:
         """Record one more."""
         append_line(self._path, completion._asdict(), durable=True)
+
+
+def continued(kept: list[Completion], given: Sequence[Completion]) -> list[Completion]:
+    """The longer of two records of one search. ValueError where neither continues the other."""
+    both = min(len(kept), len(given))
+    if kept[:both] != list(given[:both]):
+        raise ValueError(
+            "completions: the output directory holds those of another search; choose another"
+        )
+    return max(kept, list(given), key=len)
 
 
 def read_completions(folder: str | Path) -> dict[int, list[Completion]]:
@@ -71,7 +103,11 @@ def read_completions(folder: str | Path) -> dict[int, list[Completion]]:
 
     ValueError where there are none: a search in lock-step, or no search at all.
     """
-    logs = {int(path.stem.split("-")[1]): path for path in Path(folder).glob("completions-*.jsonl")}
+    logs = {
+        int(name[1]): path
+        for path in Path(folder).glob("completions-*")
+        if (name := re.fullmatch(r"completions-(\d+)\.jsonl", path.name))
+    }
     if not logs:
         raise ValueError(
             f"completions: {folder} holds no completions-SEED.jsonl; give the directory of a "
@@ -85,27 +121,33 @@ def run_asynchronously(
     problem: SearchProblem,
     budget: Budget,
     *,
-    recorded: Iterable[Completion] = (),
+    recorded: Sequence[Completion] = (),
+    on_record: int = 0,
     record: Callable[[Completion], None] = lambda completion: None,
     on_answer: Callable[[float], None] = lambda share: None,
 ) -> dict[str, NDArray[Any]]:
     """Query until the one search of `problem` has spent its budget; the columns of its trace.
 
     recorded: completions to go through first, answered by the benchmark one after the other.
-    record: hears of each further completion before the searcher does. on_answer: hears what share
-    of the budget is spent.
+    record: hears of each further completion before the searcher does, and of those of `recorded`
+    after the first `on_record` once the search has proposed them. on_answer: hears what share of
+    the budget is spent.
 
     Raises ValueError where `recorded` is not what the search proposes.
     """
     benchmark = problem.benchmark
     flight = _Flight(searcher, budget)
-    for completion in recorded:
+    for number, completion in enumerate(recorded):
         flight.replay(completion, benchmark, problem.seeds)
+        if number >= on_record:
+            record(completion)
     assert isinstance(benchmark, Streaming)
     for answer in benchmark.stream(flight.rows()):
         record(Completion(answer.row, flight.asked))
         flight.answer(answer)
         on_answer(flight.spent)
+    if not flight.answers:
+        raise ValueError(f"pool: {benchmark.name} has no cell that the search could query")
     row, validation, seconds = (np.array(values) for values in zip(*flight.answers))
     query = np.arange(len(row))
     seed, fidelity = (
@@ -155,7 +197,8 @@ class _Flight:
         if self.asked != completion.asked or completion.row not in self._out:
             raise ValueError(
                 f"completions: number {len(self.answers)} is row {completion.row}, which seed "
-                f"{seeds[0]} does not propose; they are of another search, or of other answers"
+                f"{seeds[0]} does not propose; they are of another search or of other answers. "
+                "Answers stay in the store: without the record, the search begins anew from them"
             )
         found = benchmark.query(np.array([completion.row]), seeds)
         self.answer(Answer(completion.row, float(found.validation[0]), float(found.seconds[0])))

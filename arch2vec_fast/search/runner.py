@@ -25,7 +25,12 @@ from arch2vec_fast._progress import Progress
 from arch2vec_fast.benchmarks.base import Benchmark, Prefetching, Streaming
 from arch2vec_fast.embeddings import EmbeddingTable
 from arch2vec_fast.search import methods
-from arch2vec_fast.search.asynchronous import Completion, CompletionLog, run_asynchronously
+from arch2vec_fast.search.asynchronous import (
+    Completion,
+    CompletionLog,
+    continued,
+    run_asynchronously,
+)
 from arch2vec_fast.search.base import LearnsEmbeddings, Searcher, SearchProblem
 from arch2vec_fast.search.budget import Budget
 from arch2vec_fast.search.recipes import SearchRecipe
@@ -97,6 +102,8 @@ def search(
     if embeddings is not None and methods.get(method).needs_embeddings:
         vectors = align(embeddings, benchmark)
     at_once = _at_once(benchmark, method, completions)
+    if completions and (lacking := sorted(set(numbers.tolist()) - completions.keys())):
+        raise ValueError(f"completions: none are recorded of seeds {lacking}; leave those out")
     metadata = _describe(benchmark, method, chosen, budget, vectors, at_once)
     folder = None if out is None else _Folder(Path(out), metadata, numbers)
     if folder is not None and folder.trace.exists():
@@ -187,10 +194,18 @@ def _run_recorded(
     """`run_asynchronously`, going on from the record in the folder, if there is one."""
     if folder is None:
         return run_asynchronously(searcher, problem, budget, recorded=recorded, on_answer=report)
-    log = folder.completions(int(problem.seeds[0]), recorded)
-    return run_asynchronously(
-        searcher, problem, budget, recorded=log.read(), record=log.append, on_answer=report
-    )
+    log = folder.completions(int(problem.seeds[0]))
+    with log.owned():
+        kept = log.read()
+        return run_asynchronously(
+            searcher,
+            problem,
+            budget,
+            recorded=continued(kept, recorded),
+            on_record=len(kept),
+            record=log.append,
+            on_answer=report,
+        )
 
 
 def run_group(
@@ -396,12 +411,9 @@ class _Folder:
             self._save_embeddings(searcher, problem, part.metadata, seeds[:_KEPT_EMBEDDINGS])
         part.save(self._path / f"part-{problem.seeds[0]:06}.parquet")
 
-    def completions(self, seed: int, start: Sequence[Completion]) -> CompletionLog:
-        """The record of one search; a new one begins with `start`."""
-        log = CompletionLog(self._path / f"completions-{seed}.jsonl")
-        for completion in start[len(log.read()) :]:
-            log.append(completion)
-        return log
+    def completions(self, seed: int) -> CompletionLog:
+        """The record of one search."""
+        return CompletionLog(self._path / f"completions-{seed}.jsonl")
 
     def _save_embeddings(
         self,

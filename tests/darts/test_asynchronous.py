@@ -271,6 +271,55 @@ def test_another_search_is_not_replayed(tmp_path: Path) -> None:
         read_completions(tmp_path / "foreign")
 
 
+def test_a_mistaken_replay_does_not_spoil_its_directory(tmp_path: Path) -> None:
+    trace = run(tmp_path, ScriptedWorkers(4), "random")
+    right = read_completions(tmp_path / "out")
+    wrong = {1: [*right[1][:3], Completion(right[1][3].row, QUERIES + 1)]}
+    with pytest.raises(ValueError, match="completions: number 3 is row"):
+        run(tmp_path, NoWorkers(), "random", "again", completions=wrong)
+    again = run(tmp_path, NoWorkers(), "random", "again", completions=right)
+    np.testing.assert_array_equal(again["row"], trace["row"])
+
+
+def test_records_of_two_searches_are_not_mixed(tmp_path: Path) -> None:
+    run(tmp_path, ScriptedWorkers(4), "random")
+    recorded = read_completions(tmp_path / "out")[1]
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, ScriptedWorkers(4, killed_at=3), "random", "part", queries=QUERIES + 8)
+    with pytest.raises(ValueError, match="completions: the output directory holds those of"):
+        run(
+            tmp_path,
+            ScriptedWorkers(4),
+            "random",
+            "part",
+            queries=QUERIES + 8,
+            completions={1: recorded[::-1]},
+        )
+    with pytest.raises(ValueError, match=r"completions: none are recorded of seeds \[2\]"):
+        run(tmp_path, NoWorkers(), "random", "two", seeds=[1, 2], completions={1: recorded})
+
+
+def test_one_process_at_a_time_adds_to_a_record(tmp_path: Path) -> None:
+    log = CompletionLog(tmp_path / "completions-1.jsonl")
+    with log.owned():
+        log.append(Completion(3, 4))
+        again = CompletionLog(tmp_path / "completions-1.jsonl")
+        with (
+            pytest.raises(ValueError, match="out: another process runs this search in"),
+            again.owned(),
+        ):
+            pass
+        assert again.read() == [Completion(3, 4)]
+    with again.owned():
+        again.append(Completion(5, 6))
+    assert [path.name for path in tmp_path.iterdir()] == ["completions-1.jsonl"]
+
+
+def test_a_pool_without_a_cell_to_query_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="pool: darts has no cell that the search could query"):
+        run(tmp_path, ScriptedWorkers(2), "arch2vec-rl", pool=1)
+
+
 def test_a_completion_is_on_the_disk_before_the_search_hears_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -212,6 +212,9 @@ def test_a_store_of_format_1_goes_on(tmp_path: Path) -> None:
             [(key, json.dumps(value)) for key, value in old.items()],
         )
     settings = {"images": {**images, "sha256": "1234"}, "seed": 0}
+    others = {"images": {"name": "cifar10", "train": 10, "sha256": "5678"}, "seed": 0}
+    with pytest.raises(ValueError, match="holds trainings of another images"):
+        QueryStore(tmp_path / "s", others)  # and is as it was
     for _ in range(2):
         store = QueryStore(tmp_path / "s", settings)
         assert store.answers()["a"].validation == 0.5
