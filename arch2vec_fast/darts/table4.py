@@ -327,12 +327,9 @@ class Table4:
             }
         if method in SEARCHES and SEARCHES[method].needs_embeddings:
             encoder = self.encoder
-            search["encoder"] = {
-                "run": None if encoder.run is None else str(encoder.run.resolve()),
-                "recipe": encoder.recipe,
-                "cells": encoder.limit,
-                "seed": encoder.seed,
-            }
+            made = {"recipe": encoder.recipe, "cells": encoder.limit, "seed": encoder.seed}
+            run = encoder.run
+            search["encoder"] = made if run is None else {"run": str(run.resolve())}
         return {
             "format": 1,
             "images": describe_images(self.images),
