@@ -66,7 +66,16 @@ class Task:
 
 
 def our_step(task: Task, speed: Speed | None = None) -> Step:
-    """As `darts.train` does it; the step returns loss, hits and top-5 hits on the device."""
+    """As `darts.train` does it; the step returns loss, hits and top-5 hits on the device.
+
+    A compiled one is compiled here, by one step.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Inductor's own, from its import on
+        return _our_step(task, speed)
+
+
+def _our_step(task: Task, speed: Speed | None) -> Step:
     device = torch.device(task.device)
     speed = (speed or Speed()).resolve(device, task.channels)
     network, (images, labels) = task.network(), task.images()
@@ -94,9 +103,7 @@ def our_step(task: Task, speed: Speed | None = None) -> Step:
             return torch.stack((loss, hits[:, 0].float().sum(), hits.float().sum()))
 
     if speed.compile:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Inductor's own, from its import on
-            step()
+        step()
     return step
 
 
