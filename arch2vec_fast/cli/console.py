@@ -7,7 +7,9 @@ import json
 import sys
 from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.table import Table
 
 
 def write_document(value: Any) -> None:
@@ -22,6 +24,17 @@ def people(*, stderr: bool = False) -> Console:
     if not console.is_terminal:
         console = Console(stderr=stderr, highlight=False, width=120)
     return console
+
+
+def titled_table(title: str) -> Table:
+    """An empty table for people under a title, which may carry markup."""
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
 
 
 def percent(share: float | None, digits: int = 2) -> str:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from arch2vec_fast.cli.console import people, write_document
+from arch2vec_fast.cli.console import people, titled_table, write_document
 
 if TYPE_CHECKING:
     from arch2vec_fast.darts.images import ImageSet
@@ -347,13 +346,7 @@ def _print_surrogate(rows: Sequence[dict[str, Any]], cells: Sequence[dict[str, A
 
 
 def _empty_table(title: str, error: str) -> Table:
-    table = Table(
-        title=f"[bold]{title}[/]",
-        title_justify="left",
-        title_style="",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+    table = titled_table(f"[bold]{title}[/]")
     table.add_column("method", no_wrap=True)
     for header in (error, "parameters (M)", "mult-adds (M)"):
         table.add_column(header, justify="right", no_wrap=True)
@@ -376,13 +369,7 @@ def _add_quoted(table: Table) -> None:
 
 
 def _print_transfer(rows: Sequence[dict[str, Any]], what: str | None) -> None:
-    table = Table(
-        title="[bold]Transfer to ImageNet[/] (test error, %)",
-        title_justify="left",
-        title_style="",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+    table = titled_table("[bold]Transfer to ImageNet[/] (test error, %)")
     table.add_column("cell", no_wrap=True)
     for header in ("top-1", "top-5", "parameters (M)", "mult-adds (M)"):
         table.add_column(header, justify="right", no_wrap=True)

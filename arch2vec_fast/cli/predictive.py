@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from arch2vec_fast.cli.console import people, write_document
+from arch2vec_fast.cli.console import people, titled_table, write_document
 
 
 def predictive(
@@ -99,13 +98,7 @@ def _counts(labels: str) -> list[int]:
 
 
 def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+    table = titled_table(title)
     table.add_column("predicted from", no_wrap=True)
     for header in ("tau", "r", "RMSE", "over untrained"):
         table.add_column(header, justify="right", no_wrap=True)

@@ -7,11 +7,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from arch2vec_fast.cli.console import people, percent, write_document
+from arch2vec_fast.cli.console import people, percent, titled_table, write_document
 
 if TYPE_CHECKING:
     from arch2vec_fast.analysis.studies import Study
@@ -67,13 +66,7 @@ def comparison_tables(found: list[Study]) -> list[Table]:
     for name in dict.fromkeys(study.benchmark for study in found):
         group = [study for study in found if study.benchmark == name]
         rows = [plain(study) for study in group]
-        table = Table(
-            title=f"[bold]{name}[/] (%, ± standard error): {escape(group[0].reward)}",
-            title_justify="left",
-            title_style="",
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-        )
+        table = titled_table(f"[bold]{name}[/] (%, ± standard error): {escape(group[0].reward)}")
         table.add_column("method", no_wrap=True)
         table.add_column("recipe")
         for header in ("seeds", "queries", "reward", "test", "regret", "of 5", "best seen*"):

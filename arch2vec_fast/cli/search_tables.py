@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import typer
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from arch2vec_fast.cli.console import people, write_document
+from arch2vec_fast.cli.console import people, titled_table, write_document
 
 if TYPE_CHECKING:
     from arch2vec_fast.analysis.studies import Study
@@ -154,13 +153,7 @@ def _rich_table3(header: list[str], rows: list[list[str]]) -> Table:
     """Table 3 for a terminal: what it was measured with stands in its title."""
     at = header.index("measured with")
     labels = ", ".join(dict.fromkeys(row[at] for row in rows if row[at]))
-    table = Table(
-        title=f"[bold]Table 3[/] (%, mean ± std over seeds as in the paper); {labels}",
-        title_justify="left",
-        title_style="",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+    table = titled_table(f"[bold]Table 3[/] (%, mean ± std over seeds as in the paper); {labels}")
     for number, name in enumerate([*header[:at], *header[at + 1 :]]):
         table.add_column(name, justify="right" if number > 1 else "left", overflow="fold")
     for row in rows:

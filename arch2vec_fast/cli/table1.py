@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from arch2vec_fast.cli.console import people, percent, write_document
+from arch2vec_fast.cli.console import people, percent, titled_table, write_document
 
 
 def table1_command(
@@ -116,13 +115,7 @@ _LEGEND = (
 
 def _render(space: str, rows: list[dict[str, Any]]) -> Table:
     uniform = percent(rows[0]["uniform_uniqueness"]["mean"])
-    table = Table(
-        title=f"[bold]{space}[/] (%); {uniform} of uniform draws are distinct",
-        title_justify="left",
-        title_style="",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+    table = titled_table(f"[bold]{space}[/] (%); {uniform} of uniform draws are distinct")
     table.add_column("method", no_wrap=True)
     for header in ("accuracy", *_HEADERS.values()):
         table.add_column(header, justify="right", no_wrap=True)
