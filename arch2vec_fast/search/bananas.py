@@ -11,8 +11,6 @@ Architecture Search", AAAI 2021.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,9 +18,9 @@ from torch import Tensor
 
 from arch2vec_fast import functional
 from arch2vec_fast._reference_dngo import split_parameters
-from arch2vec_fast.search.base import Proposals, SearchProblem
+from arch2vec_fast.search.base import SearchProblem
 from arch2vec_fast.search.neighbours import PoolNeighbours
-from arch2vec_fast.search.observations import Batch, Observations, for_each, initial_rows
+from arch2vec_fast.search.observations import Batch, ModelSearch, initial_rows
 from arch2vec_fast.search.path_encoding import path_encoding
 
 __all__ = ["Bananas"]
@@ -35,7 +33,7 @@ _STRANGERS = 100
 _SEARCHES_AT_ONCE = 10
 
 
-class Bananas:
+class Bananas(ModelSearch):
     """S searches by an ensemble of networks on path encodings.
 
     First `num_initial` random cells. Then each round scores the unvisited neighbours of the five
@@ -49,43 +47,16 @@ class Bananas:
     def __init__(self, problem: SearchProblem) -> None:
         self._benchmark = problem.benchmark
         self._neighbours = PoolNeighbours(problem.benchmark)
-        self._recipe = problem.recipe
         self._seeds = problem.seeds
-        self._device = torch.device(problem.device)
         self._generators = problem.generators("bananas")
-        self._first = initial_rows(problem)
-        self._seen = Observations(len(self._seeds))
-        self._round = 0
-
-    def ask(self, active: NDArray[np.bool_]) -> Proposals:
-        """Random cells first, then the best of a Thompson sample."""
-        if self._round == 0:
-            rows = np.where(active[:, None], self._first, -1)
-        else:
-            rows = self._by_model(active)
-        if (rows >= 0).any():
-            self._round += 1
-            self._seen.pending.expect(rows)
-        return Proposals(rows)
-
-    def tell(self, rows: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
-        """Keeps the answers."""
-        self._seen.add(rows, rewards)
-
-    def _by_model(self, active: NDArray[np.bool_]) -> NDArray[np.int64]:
-        rows = np.full((len(active), self._recipe.batch_size), -1, np.int64)
-
-        def propose(batch: Batch) -> None:
-            rows[batch.searches] = self._propose(batch)
-
-        share = math.ceil(int(active.sum()) / torch.get_num_threads())
-        parts = list(self._seen.batches(active, min(_SEARCHES_AT_ONCE, share)))
-        for_each(propose, parts, parallel=self._device.type == "cpu")
-        return rows
+        device = torch.device(problem.device)
+        super().__init__(
+            initial_rows(problem), problem.recipe.batch_size, device, _SEARCHES_AT_ONCE
+        )
 
     def _propose(self, batch: Batch) -> NDArray[np.int64]:
         pools = self._candidates(batch)
-        count = self._recipe.batch_size
+        count = self._batch_size
         rows = np.full((len(pools), count), -1, np.int64)
         size = max(len(pool) for pool in pools)
         if size == 0:
@@ -137,13 +108,13 @@ class Bananas:
     def _train(self, batch: Batch) -> Tensor:
         """Parameters [5 s, P] of the networks, five a search, after all epochs."""
         points = self._encode(batch.rows).repeat_interleave(_NETWORKS, 0)
-        rewards = torch.from_numpy(batch.rewards).to(self._device, torch.float32)
+        rewards = torch.from_numpy(batch.rewards).to(self.device, torch.float32)
         spread = rewards.std(1, correction=0, keepdim=True)
         rewards = (rewards - rewards.mean(1, keepdim=True)) / torch.where(spread > 0, spread, 1)
         member = torch.arange(_NETWORKS) << 32
         keys = torch.from_numpy(self._seeds[batch.searches])[:, None] + member
         parameters, order = functional.dngo_draw(
-            (keys.flatten() + (self._round << 40)).to(self._device),
+            (keys.flatten() + (self._round << 40)).to(self.device),
             num_inputs=points.shape[2],
             num_points=points.shape[1],
             num_hidden=_HIDDEN,
@@ -157,4 +128,4 @@ class Bananas:
         """Path encodings [s, C, P] of rows [s, C], ones and zeros."""
         cells = self._benchmark.cells[rows.ravel()]
         paths = path_encoding(cells, self._benchmark.space)
-        return torch.from_numpy(paths).to(self._device, torch.float32).view(*rows.shape, -1)
+        return torch.from_numpy(paths).to(self.device, torch.float32).view(*rows.shape, -1)

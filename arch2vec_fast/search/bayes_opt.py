@@ -17,16 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from arch2vec_fast.search.base import Proposals, SearchProblem
+from arch2vec_fast.search.base import SearchProblem
 from arch2vec_fast.search.candidates import Candidates
 from arch2vec_fast.search.gp_search import GpSearch
 from arch2vec_fast.search.neighbours import one_hot_encoding
-from arch2vec_fast.search.observations import (
-    Batch,
-    Observations,
-    for_each,
-    initial_rows,
-)
+from arch2vec_fast.search.observations import Batch, ModelSearch, initial_rows
 from arch2vec_fast.search.recipes import SearchRecipe
 from arch2vec_fast.search.released import ReleasedDraws, released_order
 from arch2vec_fast.surrogates.dngo import DNGO, DngoRecipe
@@ -55,7 +50,7 @@ def discrete_bo(problem: SearchProblem) -> DngoSearch:
     return DngoSearch(problem, one_hot_encoding(problem.benchmark.cells))
 
 
-class DngoSearch:
+class DngoSearch(ModelSearch):
     """S searches by DNGO and expected improvement among the rows of `vectors` [Q, D].
 
     Fields of the recipe: those listed under Bayesian optimisation in `SearchRecipe`. With
@@ -69,45 +64,18 @@ class DngoSearch:
     def __init__(self, problem: SearchProblem, vectors: NDArray[np.float32]) -> None:
         self.recipe = problem.recipe
         self.seeds = problem.seeds
-        self.device = torch.device(problem.device)
-        self._vectors = torch.from_numpy(vectors).to(self.device)
+        device = torch.device(problem.device)
+        self._vectors = torch.from_numpy(vectors).to(device)
         self._surrogate = _dngo_recipe(self.recipe)
         released = self.recipe.released_draws
-        self._candidates = Candidates(vectors, self.device, last_first=released)
+        self._candidates = Candidates(vectors, device, last_first=released)
         self._order = released_order(problem) if released else None
         refits = len(vectors) if self.recipe.shuffled_pool else 0
         drawn = self.seeds if released else ()
         self._draws = [ReleasedDraws(int(seed), refits) for seed in drawn]
-        self._first = initial_rows(problem, self._order)
-        self._seen = Observations(len(self.seeds))
-        self._round = 0
-
-    def ask(self, active: NDArray[np.bool_]) -> Proposals:
-        """`num_initial` random cells, then `batch_size` by expected improvement each time."""
-        if self._round == 0:
-            rows = np.where(active[:, None], self._first, -1)
-        else:
-            rows = self._by_model(active)
-        if (rows >= 0).any():
-            self._round += 1
-            self._seen.pending.expect(rows)
-        return Proposals(rows)
-
-    def tell(self, rows: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
-        """Keeps the answers."""
-        self._seen.add(rows, rewards)
-
-    def _by_model(self, active: NDArray[np.bool_]) -> NDArray[np.int64]:
-        rows = np.full((len(self.seeds), self.recipe.batch_size), -1, np.int64)
-
-        def propose(batch: Batch) -> None:
-            rows[batch.searches] = self._propose(batch)
-
-        share = math.ceil(int(active.sum()) / torch.get_num_threads())
         fits = max(1, _SCORES_AT_ONCE // len(self._candidates.vectors))
-        parts = list(self._seen.batches(active, min(_SEARCHES_AT_ONCE, share, fits)))
-        for_each(propose, parts, parallel=self.device.type == "cpu")
-        return rows
+        most = min(_SEARCHES_AT_ONCE, fits)
+        super().__init__(initial_rows(problem, self._order), self.recipe.batch_size, device, most)
 
     def _propose(self, batch: Batch) -> NDArray[np.int64]:
         """The next rows [s, batch_size] of some searches."""

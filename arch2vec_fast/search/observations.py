@@ -8,6 +8,8 @@ budget is spent simply drop out.
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
@@ -16,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from arch2vec_fast.search.base import SearchProblem
+from arch2vec_fast.search.base import Proposals, SearchProblem
 from arch2vec_fast.search.random_search import distinct_rows
 from arch2vec_fast.search.released import released_order
 
@@ -109,6 +111,55 @@ class Observations:
         rows, rewards = self._rows[search, :count], self._rewards[search, :count]
         lie = np.full(len(pending), rewards.mean())
         return np.append(rows, np.array(pending, np.int64)), np.append(rewards, lie)
+
+
+class ModelSearch(ABC):
+    """`ask` and `tell` of S searches that fit a model to all they were told, and go by it.
+
+    Args:
+        first: the queries before the first model, [S, B0].
+        batch_size: cells a round proposes, B, after that.
+        device: of the models; on the CPU each of torch's threads works on searches of its own.
+        most: searches in a call of `propose`.
+    """
+
+    def __init__(
+        self, first: NDArray[np.int64], batch_size: int, device: torch.device, most: int
+    ) -> None:
+        self.device = device
+        self._first, self._batch_size, self._most = first, batch_size, most
+        self._seen = Observations(len(first))
+        self._round = 0
+
+    @abstractmethod
+    def _propose(self, batch: Batch) -> NDArray[np.int64]:
+        """The next rows [s, B] of some searches."""
+
+    def ask(self, active: NDArray[np.bool_]) -> Proposals:
+        """The first cells, then what the model proposes each time."""
+        if self._round == 0:
+            rows = np.where(active[:, None], self._first, -1)
+        else:
+            rows = self._by_model(active)
+        if (rows >= 0).any():
+            self._round += 1
+            self._seen.pending.expect(rows)
+        return Proposals(rows)
+
+    def tell(self, rows: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
+        """Keeps the answers."""
+        self._seen.add(rows, rewards)
+
+    def _by_model(self, active: NDArray[np.bool_]) -> NDArray[np.int64]:
+        rows = np.full((len(active), self._batch_size), -1, np.int64)
+
+        def propose(batch: Batch) -> None:
+            rows[batch.searches] = self._propose(batch)
+
+        share = math.ceil(int(active.sum()) / torch.get_num_threads())
+        parts = list(self._seen.batches(active, min(self._most, share)))
+        for_each(propose, parts, parallel=self.device.type == "cpu")
+        return rows
 
 
 def initial_rows(

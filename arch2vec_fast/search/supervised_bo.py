@@ -19,8 +19,8 @@ from torch import Tensor
 
 from arch2vec_fast import functional
 from arch2vec_fast.models.inference import readout_encoder
-from arch2vec_fast.search.base import Proposals, SearchProblem
-from arch2vec_fast.search.observations import Batch, Observations, for_each, initial_rows
+from arch2vec_fast.search.base import SearchProblem
+from arch2vec_fast.search.observations import Batch, ModelSearch, initial_rows
 from arch2vec_fast.search.recipes import SearchRecipe
 from arch2vec_fast.search.released import ReleasedDraws
 from arch2vec_fast.surrogates.acquisition import (
@@ -39,7 +39,7 @@ _WINDOW = 512  # cells that share batch statistics where the released code predi
 _SEARCHES_AT_ONCE = 8
 
 
-class SupervisedBo:
+class SupervisedBo(ModelSearch):
     """S searches, each with an encoder trained on its own queries.
 
     Fields of the recipe: those of Bayesian optimisation, and under "Supervised counterparts"
@@ -52,37 +52,17 @@ class SupervisedBo:
 
     def __init__(self, problem: SearchProblem) -> None:
         self.recipe = problem.recipe
-        self.device = torch.device(problem.device)
+        device = torch.device(problem.device)
         self._layout = problem.benchmark.cells.layout
-        self._codes = problem.benchmark.cells.to_torch(self.device)
+        self._codes = problem.benchmark.cells.to_torch(device)
         self._draws = [ReleasedDraws(int(seed), len(self._codes)) for seed in problem.seeds]
         self._order: NDArray[np.int64] | None = None
-        self._first = initial_rows(problem)
+        first = initial_rows(problem)
         if self.recipe.released_draws:
             self._order = np.stack([draw.permutation(len(self._codes)) for draw in self._draws])
-            self._first = self._released_first(problem)
-        self._seen = Observations(len(problem.seeds))
+            first = self._released_first(problem, first.shape[1])
         self._vectors: list[NDArray[np.float32] | None] = [None] * len(problem.seeds)
-        self._round = 0
-
-    def ask(self, active: NDArray[np.bool_]) -> Proposals:
-        """`num_initial` random cells, then `batch_size` by expected improvement each time."""
-        if self._round == 0:
-            return Proposals(np.where(active[:, None], self._first, -1))
-        rows = np.full((len(active), self.recipe.batch_size), -1, np.int64)
-
-        def propose(batch: Batch) -> None:
-            rows[batch.searches] = self._propose(batch)
-
-        share = math.ceil(int(active.sum()) / torch.get_num_threads())
-        parts = list(self._seen.batches(active, min(_SEARCHES_AT_ONCE, share)))
-        for_each(propose, parts, parallel=self.device.type == "cpu")
-        return Proposals(rows)
-
-    def tell(self, rows: NDArray[np.int64], rewards: NDArray[np.float64]) -> None:
-        """Keeps the answers."""
-        self._seen.add(rows, rewards)
-        self._round += 1
+        super().__init__(first, self.recipe.batch_size, device, _SEARCHES_AT_ONCE)
 
     def embeddings(self) -> list[NDArray[np.float32]]:
         """The pool's vectors [Q, D] under the encoder last trained, a search each.
@@ -92,10 +72,9 @@ class SupervisedBo:
         none = np.zeros((len(self._codes), _LATENT), np.float32)
         return [none if vectors is None else vectors for vectors in self._vectors]
 
-    def _released_first(self, problem: SearchProblem) -> NDArray[np.int64]:
+    def _released_first(self, problem: SearchProblem, count: int) -> NDArray[np.int64]:
         """Initial rows: NumPy's permutation of a pool that torch has permuted."""
         assert self._order is not None
-        count = self._first.shape[1]
         permutations = (np.random.RandomState(seed) for seed in problem.seeds)
         at = np.stack([p.permutation(len(self._codes))[:count] for p in permutations])
         rows: NDArray[np.int64] = np.take_along_axis(self._order, at, 1)
