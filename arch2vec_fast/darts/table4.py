@@ -17,7 +17,7 @@ Source: Yan et al. 2020, section 4.2; settings of the released code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,13 +32,14 @@ from arch2vec_fast.darts.folder import describe_images
 from arch2vec_fast.darts.gradient_search import GradientSearchRecipe, search_by_gradient
 from arch2vec_fast.darts.images import ImageSet
 from arch2vec_fast.darts.recipes import TrainRecipe
-from arch2vec_fast.darts.train import Speed, TrainResult, train
+from arch2vec_fast.darts.train import Speed, TrainResult
 from arch2vec_fast.darts.trained import (
     Diverged,
     TrainedBenchmark,
     TrainingError,
     Workers,
     check_holds_out,
+    train_job,
 )
 from arch2vec_fast.darts.trained import Job as Training
 from arch2vec_fast.search.methods import METHODS as SEARCHES
@@ -87,6 +88,10 @@ class Scale:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is below 1")
         check_holds_out(self.training)
+
+
+Ended = TrainResult | Diverged | str
+"""A training's result, or why it has none."""
 
 
 class _Final(NamedTuple):
@@ -186,18 +191,26 @@ class Table4:
     def rows(self, methods: Sequence[str]) -> Iterator[Row]:
         """The rows of `methods`, in that order; what is missing is searched, then trained.
 
-        Raises TrainingError, one line, where a training fails; what is finished is kept.
+        Raises TrainingError, one line, where a training fails, after the rows of all methods whose
+        trainings did not; what is finished is kept.
         """
         kept = {method: self.finished(method) for method in methods}
         self.out.mkdir(parents=True, exist_ok=True)
         winners = {method: self._winner(method) for method, row in kept.items() if row is None}
         finals = self._train_all({method: found.genotype for method, found in winners.items()})
+        failed = None
         for method in methods:
             row = kept[method]
             if row is None:
-                row = self._row(method, winners[method], finals[method])
+                try:
+                    row = self._row(method, winners[method], _results(finals[method]))
+                except TrainingError as error:
+                    failed = failed or error
+                    continue
                 write_json(self.out / f"{method}.json", row)
             yield row
+        if failed is not None:
+            raise failed
 
     def _winner(self, method: str) -> _Winner:
         self.on_start(f"{METHODS[method]}: search")
@@ -232,59 +245,37 @@ class Table4:
         }
         return _Winner(genotype=Darts().to_genotypes(picks(trace))[0], facts=facts)
 
-    def _train_all(self, genotypes: dict[str, Genotype]) -> dict[str, list[TrainResult]]:
-        """The final trainings of each method's genotype, by seed."""
+    def _train_all(self, genotypes: dict[str, Genotype]) -> dict[str, dict[_Final, Ended]]:
+        """How the final trainings of each method's genotype ended, by seed."""
         finals = [
             _Final(method, seed, genotype, (self.out / "final" / method / str(seed)).resolve())
             for method, genotype in genotypes.items()
             for seed in range(self.scale.final_seeds)
         ]
-        results: dict[str, list[TrainResult]] = {method: [] for method in genotypes}
-        by_place = dict(self._train(finals))
-        for final in finals:
-            outcome = by_place[final]
-            if not isinstance(outcome, TrainResult):
-                reason = outcome.reason if isinstance(outcome, Diverged) else outcome
-                raise TrainingError(
-                    f"final: training {final.method}, seed {final.seed}, failed ({reason}); "
-                    "finished trainings are kept"
-                )
-            results[final.method].append(outcome)
-        return results
+        ended = dict(self._train(finals))
+        return {
+            method: {final: ended[final] for final in finals if final.method == method}
+            for method in genotypes
+        }
 
-    def _train(
-        self, finals: Sequence[_Final]
-    ) -> Iterator[tuple[_Final, TrainResult | Diverged | str]]:
+    def _train(self, finals: Sequence[_Final]) -> Iterator[tuple[_Final, Ended]]:
         """Result of each, or why it failed: side by side with workers, else one by one here."""
         recipe = self.scale.final
+        jobs = {
+            Training(
+                cell="", genotype=final.genotype, out=final.out, seed=final.seed, speed=self.speed
+            ): final
+            for final in finals
+        }
         if self.workers is None:
-            for final in finals:
+            for job, final in jobs.items():
                 self.on_start(f"{METHODS[final.method]}: final training, seed {final.seed}")
                 yield (
                     final,
-                    train(
-                        final.genotype,
-                        self.images,
-                        recipe,
-                        out=final.out,
-                        seed=final.seed,
-                        device=self.device,
-                        speed=self.speed,
-                        progress=self.progress,
-                    ),
+                    train_job(job, self.images, recipe, 0, self.device, progress=self.progress),
                 )
         elif finals:
             self.on_start(f"{len(finals)} final trainings")
-            jobs = {
-                Training(
-                    cell="",
-                    genotype=final.genotype,
-                    out=final.out,
-                    seed=final.seed,
-                    speed=self.speed,
-                ): final
-                for final in finals
-            }
             for job, outcome in self.workers(jobs, self.images, recipe, 0):
                 yield jobs[job], outcome
 
@@ -338,3 +329,17 @@ class Table4:
             "final_seeds": scale.final_seeds,
             **({"bf16": True} if self.speed is not None and self.speed.bf16 else {}),
         }
+
+
+def _results(finals: Mapping[_Final, Ended]) -> list[TrainResult]:
+    """Of the final trainings of one method; TrainingError where one has none."""
+    results = []
+    for final, ended in finals.items():
+        if not isinstance(ended, TrainResult):
+            reason = ended.reason if isinstance(ended, Diverged) else ended
+            raise TrainingError(
+                f"final: training {final.method}, seed {final.seed}, failed ({reason}); "
+                "finished trainings are kept"
+            )
+        results.append(ended)
+    return results

@@ -105,7 +105,13 @@ class TrainHere:
 
 
 def train_job(
-    job: Job, images: ImageSet, recipe: TrainRecipe, seed: int, device: str | torch.device
+    job: Job,
+    images: ImageSet,
+    recipe: TrainRecipe,
+    seed: int,
+    device: str | torch.device,
+    *,
+    progress: bool = False,
 ) -> TrainResult | Diverged | str:
     """Train one network.
 
@@ -118,7 +124,14 @@ def train_job(
         out = Path(folder) / "run" if job.out is None else job.out
         try:
             return train(
-                job.genotype, images, recipe, out=out, seed=seed, device=device, speed=job.speed
+                job.genotype,
+                images,
+                recipe,
+                out=out,
+                seed=seed,
+                device=device,
+                speed=job.speed,
+                progress=progress,
             )
         except FloatingPointError as error:
             return Diverged(reason=_one_line(error), seconds=time.monotonic() - began)

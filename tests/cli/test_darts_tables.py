@@ -58,7 +58,7 @@ def test_table4(
     assert document["quoted"][-1]["error"] == 0.0248
     assert (out / "encoder" / "darts-hidden.safetensors").is_file()
 
-    for name in ("train", "search_by_gradient", "run_job", "TrainedBenchmark"):
+    for name in ("train_job", "search_by_gradient", "run_job", "TrainedBenchmark"):
         monkeypatch.setattr(table4, name, refuse)
     assert run_cli(arguments) == 0
     captured = capsys.readouterr()

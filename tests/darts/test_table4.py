@@ -38,8 +38,8 @@ class FakeWorkers:
 
     at_once = 1
 
-    def __init__(self, *, failing: bool = False) -> None:
-        self.failing = failing
+    def __init__(self, *, failing: str | None = None) -> None:
+        self.failing = failing  # the method whose final trainings fail
         self.queries: list[str] = []
         self.finals: list[tuple[str, int]] = []
 
@@ -50,7 +50,7 @@ class FakeWorkers:
             score = sum("conv" in op for op, _ in job.genotype.normal) / 10
             if job.out is None:
                 self.queries.append(job.cell)
-            elif self.failing:
+            elif job.out.parent.name == self.failing:
                 yield job, "RuntimeError: out of memory"
                 continue
             else:
@@ -124,10 +124,35 @@ def test_other_searches_are_refused(stripes: ImageSet, tmp_path: Path) -> None:
 
 def test_a_failed_training_is_one_line_and_tried_again(stripes: ImageSet, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"random, seed 0, failed \(RuntimeError: out of mem"):
-        list(table(stripes, tmp_path, FakeWorkers(failing=True)).rows(["random"]))
+        list(table(stripes, tmp_path, FakeWorkers(failing="random")).rows(["random"]))
     workers = FakeWorkers()
     assert len(list(table(stripes, tmp_path, workers).rows(["random"]))) == 1
     assert not workers.queries
+
+
+def test_a_failed_training_costs_its_own_row_alone(stripes: ImageSet, tmp_path: Path) -> None:
+    rows = table(stripes, tmp_path, FakeWorkers(failing="random")).rows(["random", "bananas"])
+    assert next(rows)["method"] == "bananas"
+    with pytest.raises(TrainingError, match="random, seed 0, failed"):
+        next(rows)
+    again = table(stripes, tmp_path)
+    assert again.finished("bananas") is not None
+    assert again.finished("random") is None
+
+
+def test_a_final_training_that_diverges_is_one_line(
+    stripes: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(table(stripes, tmp_path, FakeWorkers()).rows(["bananas"]))  # queries are answered
+
+    def diverge(*_: object, **__: object) -> TrainResult:
+        raise FloatingPointError("the loss is nan")
+
+    monkeypatch.setattr("arch2vec_fast.darts.trained.train", diverge)
+    (tmp_path / "bananas.json").unlink()
+    message = r"bananas, seed 0, failed \(FloatingPointError: the loss is nan"
+    with pytest.raises(TrainingError, match=message):
+        list(table(stripes, tmp_path).rows(["bananas"]))
 
 
 def test_trains_for_real(stripes: ImageSet, tmp_path: Path) -> None:
