@@ -24,6 +24,7 @@ _RUN = pytest.StashKey["_Run"]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("arch2vec_fast benchmarks")
     group.addoption("--quick", action="store_true", help="small sizes, two repeats, nothing kept")
+    group.addoption("--slow", action="store_true", help="also rows that take minutes to compile")
     group.addoption("--threads", default="1,2", help="numbers of threads, default 1,2")
     group.addoption("--repeats", type=int, default=5, help="turns that count, default 5")
     group.addoption("--reference", type=Path, help="clone of MSU-MLSys-Lab/arch2vec")

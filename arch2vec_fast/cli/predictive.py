@@ -52,7 +52,7 @@ def predictive(
 
     Examples:
 
-    arch2vec-fast predictive nasbench201-cifar10 runs/nasbench201-best-0
+    arch2vec-fast predictive nasbench201-cifar10 runs/nb201
 
     arch2vec-fast predictive nasbench101-30k runs/best runs/released --targets standard
     """

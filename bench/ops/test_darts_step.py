@@ -26,6 +26,12 @@ def contender(step: Step, steps: int) -> Contender:
     return work
 
 
+def operations(task: Task) -> float:
+    """Two a multiply-add, and the backward pass costs two forward ones."""
+    size = DartsNetwork(channels=task.channels, layers=task.layers, classes=10, stem="cifar")
+    return 6.0 * task.batch * float(network_cost(GENOTYPE, size).mult_adds[0])
+
+
 @pytest.mark.parametrize(("channels", "layers"), [(8, 5), (16, 8)])
 def test_training_step_of_a_darts_network(
     race: Callable[..., dict[str, Any]],
@@ -43,19 +49,35 @@ def test_training_step_of_a_darts_network(
     theirs: Contender | Absent = Absent("needs the authors' network, --reference")
     if reference is not None:
         theirs = contender(released_step(task, reference), steps)
-    size = DartsNetwork(channels=channels, layers=layers, classes=10, stem="cifar")
-    options = {"contiguous": Speed(channels_last=False), "bf16": Speed(bf16=True)}
-    if layers == 5:  # compiling takes a minute, and more of larger networks
-        options["compiled"] = Speed(compile=True)
     race(
         f"training step of a DARTS network, {channels} channels, {layers} cells, "
         f"{task.batch} images of 32x32",
         {
             "arch2vec_fast": contender(our_step(task), steps),
-            **{name: contender(our_step(task, speed), steps) for name, speed in options.items()},
             "released": theirs,
         },
         unit="step",
-        # Two operations a multiply-add, and the backward pass costs two forward ones.
-        flops=6.0 * task.batch * float(network_cost(GENOTYPE, size).mult_adds[0]),
+        flops=operations(task),
+    )
+
+
+def test_options_of_a_training_step(
+    race: Callable[..., dict[str, Any]], threads: int, pytestconfig: pytest.Config
+) -> None:
+    if not pytestconfig.getoption("--slow"):
+        pytest.skip("three minutes a number of threads, most of them compiling; --slow runs it")
+    task = Task(channels=8, layers=5, batch=32)
+    options = {
+        "contiguous": Speed(channels_last=False),
+        "bf16": Speed(bf16=True),
+        "compiled": Speed(compile=True),
+    }
+    race(
+        "options of a DARTS training step, 8 channels, 5 cells, 32 images of 32x32",
+        {
+            "arch2vec_fast": contender(our_step(task), 1),
+            **{name: contender(our_step(task, speed), 1) for name, speed in options.items()},
+        },
+        unit="step",
+        flops=operations(task),
     )
