@@ -282,8 +282,9 @@ def search(
 ) -> None:
     """Search a benchmark from many seeds; leave a trace of every query.
 
-    An interrupted search goes on with the same command. Traces are Parquet,
-    one row a query; `report` draws them.
+    An interrupted search goes on with the same command, and one that began with
+    several workers with any number. Traces are Parquet, one row a query; `report`
+    draws them.
 
     Examples:
 

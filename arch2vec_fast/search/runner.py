@@ -89,7 +89,9 @@ def search(
     other, each with W queries out (`search.asynchronous`); the trace is in the order in which they
     ended, which decides what was proposed. `out`/completions-SEED.jsonl records that order. Given
     back as `completions` (`read_completions(out)`), it makes the searches propose the same cells
-    again, one query after the other; ValueError where they do not. Methods that are not
+    again, one query after the other; ValueError where they do not. An interrupted search goes on
+    with any W: what has ended stays as recorded, and W decides what is proposed from there on. One
+    that began in rounds (W = 1) stays in rounds, and is refused with W > 1. Methods that are not
     `Method.asynchronous` ask in rounds as ever, and workers wait for the last of a round.
     """
     chosen = SearchRecipe.get(recipe, benchmark.space.name) if isinstance(recipe, str) else recipe
@@ -101,10 +103,12 @@ def search(
     vectors = None
     if embeddings is not None and methods.get(method).needs_embeddings:
         vectors = align(embeddings, benchmark)
-    at_once = _at_once(benchmark, method, completions)
+    began_with = None if out is None else _workers_at_first(Path(out))
+    at_once = _at_once(benchmark, method, completions, began_with)
     if completions and (lacking := sorted(set(numbers.tolist()) - completions.keys())):
         raise ValueError(f"completions: none are recorded of seeds {lacking}; leave those out")
-    metadata = _describe(benchmark, method, chosen, budget, vectors, at_once)
+    workers = at_once and (began_with or at_once)
+    metadata = _describe(benchmark, method, chosen, budget, vectors, workers)
     folder = None if out is None else _Folder(Path(out), metadata, numbers)
     if folder is not None and folder.trace.exists():
         return Trace.load(folder.trace)
@@ -169,12 +173,23 @@ class _Groups:
             self.size = max(1, min(self._most, _GROWTH * seeds, fitting))
 
 
+def _workers_at_first(out: Path) -> int | None:
+    """With which the search of a directory began; None if it asks in rounds, or has not begun."""
+    path = out / _CONFIG
+    workers: int | None = read_json(path).get("workers") if path.exists() else None
+    return workers
+
+
 def _at_once(
-    benchmark: Benchmark, method: str, completions: Mapping[int, Sequence[Completion]] | None
+    benchmark: Benchmark,
+    method: str,
+    completions: Mapping[int, Sequence[Completion]] | None,
+    began_with: int | None,
 ) -> int | None:
     """Queries a search has out; None where it asks in rounds."""
     if isinstance(benchmark, Streaming) and methods.get(method).asynchronous:
-        return None if benchmark.at_once == 1 and completions is None else benchmark.at_once
+        in_rounds = benchmark.at_once == 1 and completions is None and began_with is None
+        return None if in_rounds else benchmark.at_once
     if completions is not None:
         raise ValueError(
             f"completions: {method} on {benchmark.name} does not depend on the order in which "
@@ -342,7 +357,7 @@ def _describe(
     recipe: SearchRecipe,
     budget: Budget,
     embeddings: EmbeddingTable | None,
-    at_once: int | None,
+    workers: int | None,
 ) -> dict[str, Any]:
     from arch2vec_fast import __version__
 
@@ -362,7 +377,7 @@ def _describe(
             for name, value in benchmark.ceiling._asdict().items()
         },
         "budget": {"seconds": budget.seconds, "queries": budget.queries},
-        "workers": at_once,
+        "workers": workers,
         "recipe_fields": recipe.to_dict(),
         "embeddings": source,
         "version": __version__,

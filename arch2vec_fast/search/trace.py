@@ -18,9 +18,9 @@
 The incumbent has the largest validation accuracy among the cells trained longest so far; the first
 wins ties. Rows are sorted by seed, then query. The file's metadata holds, under the key
 `arch2vec_fast`, a JSON object: title (of the method), space, reward (in words), noise, pool (number
-of cells), ceiling, budget, workers (queries out at a time, rows are then in the order in which they
-ended; null: asked in rounds), recipe_fields, embeddings (metadata and sha-256 of the vectors; null
-where the method looks at none), version.
+of cells), ceiling, budget, workers (queries out at a time, when the search began; rows are then in
+the order in which they ended; null: asked in rounds), recipe_fields, embeddings (metadata and
+sha-256 of the vectors; null where the method looks at none), version.
 """
 
 from __future__ import annotations

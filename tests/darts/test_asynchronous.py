@@ -155,6 +155,31 @@ def test_a_killed_search_ends_as_if_it_had_not_been(
         np.testing.assert_array_equal(resumed[column], whole[column], err_msg=column)
 
 
+@pytest.mark.parametrize("at_once", [1, 6])
+@pytest.mark.parametrize("name", ["evolution", "arch2vec-bo, gp", "arch2vec-rl, best"])
+def test_a_killed_search_goes_on_with_any_number_of_workers(
+    name: str, at_once: int, tmp_path: Path
+) -> None:
+    method, recipe = METHODS[name]
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, ScriptedWorkers(3, killed_at=KILLED_AT), method, recipe=recipe)
+    kept = read_completions(tmp_path / "out")[1]
+    trace = run(tmp_path, ScriptedWorkers(at_once), method, recipe=recipe)
+    recorded = read_completions(tmp_path / "out")
+    assert recorded[1][: len(kept)] == kept
+    again = run(tmp_path, NoWorkers(), method, "again", recipe=recipe, completions=recorded)
+    np.testing.assert_array_equal(again["row"], trace["row"])
+    assert (len(trace), trace.metadata["workers"]) == (QUERIES, 3)
+
+
+def test_a_search_in_rounds_stays_in_rounds(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, ScriptedWorkers(killed_at=KILLED_AT), "bo")
+    with pytest.raises(ValueError, match=r"holds another search .its workers differ"):
+        run(tmp_path, ScriptedWorkers(4), "bo")
+    assert len(run(tmp_path, ScriptedWorkers(), "bo")) == QUERIES
+
+
 @EVERY_METHOD
 def test_workers_are_kept_busy(method: str, recipe: SearchRecipe, tmp_path: Path) -> None:
     workers = ScriptedWorkers(4)
@@ -263,8 +288,6 @@ def test_another_search_is_not_replayed(tmp_path: Path) -> None:
     impossible = {1: [Completion(recorded[1][0].row, QUERIES + 1)]}
     with pytest.raises(ValueError, match="completions: number 0 is row"):
         run(tmp_path, NoWorkers(), "random", "more", completions=impossible)
-    with pytest.raises(ValueError, match=r"holds another search .its workers differ"):
-        run(tmp_path, ScriptedWorkers(3), "random")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "completions-0.jsonl").write_text('{"cell": 3}\n')
     with pytest.raises(ValueError, match=r"completions-0\.jsonl: not the completions of a search"):
