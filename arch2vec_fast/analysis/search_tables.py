@@ -29,6 +29,7 @@ __all__ = [
     "per_cent",
     "quoted",
     "quoted_for",
+    "recipe_of",
     "summary",
     "table2",
     "table3",
@@ -41,13 +42,15 @@ CEILING = "a perfect search"
 def summary(study: Study) -> dict[str, Any]:
     """One study as plain numbers; accuracies and regrets in [0, 1] as `Estimate`s.
 
-    Keys: benchmark, method, recipe, reward, label, noise, seeds, queries, distinct, seconds (mean;
-    None without times), validation and test of the pick, regret, best_of_finalists, best_test_seen.
+    Keys: benchmark, method, recipe, embeddings (the recipe that made them, or None), reward, label,
+    noise, seeds, queries, distinct, seconds (mean; None without times), validation and test of the
+    pick, regret, best_of_finalists, best_test_seen.
     """
     return {
         "benchmark": study.benchmark,
         "method": study.method,
         "recipe": study.recipe,
+        "embeddings": study.embeddings,
         "reward": study.reward,
         "label": study.label,
         "noise": study.noise,
@@ -61,6 +64,12 @@ def summary(study: Study) -> dict[str, Any]:
         "best_of_finalists": estimate(study.best_of_finalists),
         "best_test_seen": estimate(study.best_test_seen),
     }
+
+
+def recipe_of(facts: Mapping[str, Any]) -> str:
+    """The recipe of a `summary`: "best", or "paper in released" in another's embeddings."""
+    recipe, embeddings = facts["recipe"], facts["embeddings"]
+    return str(recipe) if embeddings in (None, recipe) else f"{recipe} in {embeddings}"
 
 
 def quoted_for(
@@ -109,7 +118,7 @@ def table2(group: Sequence[Study]) -> list[list[str]]:
         rows.append(
             [
                 title(facts["method"]),
-                facts["recipe"],
+                recipe_of(facts),
                 facts["label"],
                 f"{facts['seeds']:,}",
                 f"{facts['queries']:,.0f}",
@@ -159,7 +168,7 @@ def table3(groups: Mapping[str, Sequence[Study]]) -> tuple[list[str], list[list[
         data_set = name.removeprefix("nasbench201-")
         header += [f"{data_set} validation", f"{data_set} test"]
         for facts in map(summary, group):
-            key = facts["method"], facts["recipe"]
+            key = facts["method"], recipe_of(facts)
             parts = [per_cent(facts[part], "std") for part in ("validation", "test")]
             cells.setdefault(key, {})[name] = parts
             seeds.setdefault(key, set()).add(f"{facts['seeds']:,}")
@@ -219,7 +228,7 @@ _LABELS = ("benchmark", "method", "recipe")
 
 
 def _summary_lines(found: Sequence[Study]) -> Iterable[Sequence[Any]]:
-    plain = ("reward", "label", "noise", "seeds", "queries", "distinct", "seconds")
+    plain = ("embeddings", "reward", "label", "noise", "seeds", "queries", "distinct", "seconds")
     parts = ("mean", "error", "std")
     yield (*_LABELS, *plain, *(f"{name}_{part}" for name in _ESTIMATES for part in parts))
     for study in found:

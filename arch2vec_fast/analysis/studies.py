@@ -53,6 +53,12 @@ class Study:
         return self.trace.recipe
 
     @property
+    def embeddings(self) -> str | None:
+        """Recipe of the pretraining that it searched in; None if in none, or in another's file."""
+        source = self.metadata.get("embeddings") or {}
+        return source.get("recipe")
+
+    @property
     def metadata(self) -> Mapping[str, Any]:
         """Of the trace: reward in words, noise, budget, embeddings, version, commit."""
         return self.trace.metadata

@@ -483,7 +483,10 @@ Recipes = Annotated[
 ]
 EncoderRun = Annotated[
     Path | None,
-    typer.Option(help="A run of pretrain to embed with.", show_default="made in --out"),
+    typer.Option(
+        help="A run of pretrain to embed with.",
+        show_default="made in --out: best for recipe best, released for the others",
+    ),
 ]
 Seeds = Annotated[int, typer.Option(help="Searches of each method, seeds 0, 1, ...")]
 Noise = Annotated[

@@ -62,6 +62,8 @@ def plain(study: Study) -> dict[str, Any]:
 
 def comparison_tables(found: list[Study]) -> list[Table]:
     """A table for each benchmark: what each method picked, beside the ceiling of the reward."""
+    from arch2vec_fast.analysis.search_tables import recipe_of
+
     tables = []
     for name in dict.fromkeys(study.benchmark for study in found):
         group = [study for study in found if study.benchmark == name]
@@ -74,7 +76,7 @@ def comparison_tables(found: list[Study]) -> list[Table]:
         for row in sorted(rows, key=lambda row: float(row["regret"]["mean"] or 0)):
             numbers = (f"{row['seeds']}", f"{row['queries']:.0f}")
             names = ("validation", "test", "regret", "best_of_finalists", "best_test_seen")
-            table.add_row(row["method"], row["recipe"], *numbers, *(_near(row[n]) for n in names))
+            table.add_row(row["method"], recipe_of(row), *numbers, *(_near(row[n]) for n in names))
         ceiling = group[0].ceiling
         shares = (ceiling.validation, ceiling.test_of_pick, ceiling.test - ceiling.test_of_pick)
         limits = (*map(percent, shares), "", percent(ceiling.test))

@@ -80,7 +80,7 @@ def _run(
     from arch2vec_fast.analysis.studies import studies
     from arch2vec_fast.cli.commands import check_writable
     from arch2vec_fast.pretrain import Interrupted, Run
-    from arch2vec_fast.search.protocol import Encoder, run_jobs
+    from arch2vec_fast.search.protocol import run_jobs, table_encoders
 
     if seeds < 1:
         raise ValueError(f"seeds: {seeds} is below 1")
@@ -106,13 +106,13 @@ def _run(
     def skipped(job: Job, reason: str) -> None:
         notes.print(f"{job.name}: skipped, {reason}", soft_wrap=True)
 
-    encoder = Encoder(folder=out / "encoder", run=encoder_run, device=device, progress=True)
+    encoders = table_encoders(out / "encoder", run=encoder_run, device=device, progress=True)
     try:
         traces = list(
             run_jobs(
                 jobs,
                 out,
-                encoder,
+                encoders,
                 seeds=seeds,
                 noise=choice,
                 data=data,

@@ -250,6 +250,14 @@ class Run:
         return checkpoint
 
     @cached_property
+    def weights_digest(self) -> str:
+        """SHA-256 of the parameters and statistics of `model`, hexadecimal."""
+        weights = hashlib.sha256()
+        for name, value in self.model.state_dict().items():
+            weights.update(name.encode() + np.ascontiguousarray(value).tobytes())
+        return weights.hexdigest()
+
+    @cached_property
     def prior(self) -> LatentPrior:
         """The recipe's latent prior: as stored, else fitted to the model as it is."""
         path = self.path / "prior.safetensors"

@@ -4,15 +4,15 @@
 Table 2, NAS-Bench-101: 1,000 queries for methods that search cells as they are, 400 for those that
 learn a representation; a query counts whatever its training length. Table 3, NAS-Bench-201: 12,000
 seconds on CIFAR-10, and on CIFAR-100 and ImageNet16-120 as many queries as the method made on
-CIFAR-10. A directory holds `BENCHMARK/METHOD-RECIPE` (what `search` keeps) and `encoder` (the
-pretraining behind them).
+CIFAR-10. A directory holds `BENCHMARK/METHOD-RECIPE` (what `search` keeps) and
+`encoder/PRETRAINING` (what they search in).
 
 Source: Yan et al. 2020, section 4.2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -38,6 +38,7 @@ __all__ = [
     "run_jobs",
     "table2_jobs",
     "table3_jobs",
+    "table_encoders",
 ]
 
 Readout = Literal["latent", "hidden"]
@@ -54,6 +55,9 @@ _RECIPES = {
     **dict.fromkeys((*_LEARNT, "bo"), SearchRecipe.names()),
     "reinforce": ("paper", "best"),
 }
+# What a search recipe searches in, by the recipe of the pretraining. The paper's searches ran on
+# embeddings of the released code; by the equations alone (`Recipe.paper`) nothing is learnt.
+_PRETRAININGS = {"released": "released", "paper": "released", "best": "best"}
 _HIDDEN_COMPONENTS = 128
 
 
@@ -182,8 +186,9 @@ def embed_pool(
 class Encoder:
     """Embeddings of a benchmark's cells, made when first asked for.
 
-    folder: where the run and the embeddings are kept. run: a finished pretraining to use instead;
-    without one, the space is pretrained there first with `recipe`, resuming what was interrupted.
+    folder: where the run and the embeddings are kept. run: a finished pretraining to use instead,
+    whose embeddings carry a digest of its checkpoint in their name; without one, the space is
+    pretrained there first with `recipe`, resuming what was interrupted.
     limit: cells to pretrain on; default the whole space, of DARTS 600,000.
     """
 
@@ -198,7 +203,7 @@ class Encoder:
 
     def table(self, benchmark: Benchmark, readout: Readout) -> EmbeddingTable:
         """Vectors of all cells of `benchmark`, in its order, as `embed_pool` makes them."""
-        path = self.folder / f"{benchmark.name}-{readout}.safetensors"
+        path = self.folder / f"{benchmark.name}-{readout}{self._digest}.safetensors"
         name = str(path)
         if name not in self._tables:
             kept = EmbeddingTable.load(path) if path.exists() else None
@@ -210,6 +215,11 @@ class Encoder:
                 kept = EmbeddingTable.load(path)
             self._tables[name] = kept
         return self._tables[name]
+
+    @property
+    def _digest(self) -> str:
+        """Tells the embeddings of a given run from those of another that was given before."""
+        return "" if self.run is None else f"-{Run.load(self.run).weights_digest[:12]}"
 
     def _trained(self, benchmark: Benchmark) -> Run:
         if self.run is not None:
@@ -227,10 +237,28 @@ class Encoder:
         )
 
 
+def table_encoders(
+    folder: Path, *, run: Path | None = None, device: str = "cpu", progress: bool = False
+) -> dict[str, Encoder]:
+    """The encoder of each search recipe, in `folder`; with `run` it is that one for all.
+
+    `best` searches in what `Recipe.best` learns. `released` and `paper` search in what
+    `Recipe.released` learns, as the paper's searches did.
+    """
+    by_pretraining = {
+        name: Encoder(folder=folder / name, recipe=name, device=device, progress=progress)
+        for name in dict.fromkeys(_PRETRAININGS.values())
+    }
+    if run is not None:
+        given = Encoder(folder=folder, run=run, device=device, progress=progress)
+        by_pretraining = dict.fromkeys(by_pretraining, given)
+    return {recipe: by_pretraining[name] for recipe, name in _PRETRAININGS.items()}
+
+
 def run_jobs(
     jobs: Sequence[Job],
     out: Path,
-    encoder: Encoder,
+    encoders: Mapping[str, Encoder],
     *,
     seeds: int = SEEDS,
     noise: Literal["mean", "run"] = "mean",
@@ -241,9 +269,10 @@ def run_jobs(
 ) -> Iterator[Trace]:
     """Search what is not finished; yields the trace of each study, in the order of `jobs`.
 
-    seeds: searches of a study, seeds 0, 1, ... noise: of every benchmark, one choice for all.
-    on_start is told of each study before it is searched or read back, on_skip of studies that
-    cannot run, and why: no fidelities where the method needs them, a package that is missing.
+    encoders: by search recipe, see `table_encoders`. seeds: searches of a study, seeds 0, 1, ...
+    noise: of every benchmark, one choice for all. on_start is told of each study before it is
+    searched or read back, on_skip of studies that cannot run, and why: no fidelities where the
+    method needs them, a package that is missing.
     """
     made: dict[tuple[str, str, str], float] = {}
     opened: dict[str, Benchmark] = {}
@@ -260,6 +289,7 @@ def run_jobs(
             queries = round(made.get((job.like, job.method, job.recipe), _QUERIES_201))
             job = replace(job, queries=queries, like=None)
         try:
+            encoder = encoders[job.recipe]
             trace = run_job(job, benchmark, out, encoder, seeds=range(seeds), progress=progress)
         except ImportError as error:  # hours of other studies do not end for a missing package
             on_skip(job, str(error))

@@ -34,6 +34,14 @@ def test_best_test_seen_is_not_what_the_search_returns() -> None:
     assert facts["regret"].mean == pytest.approx(0.05)
 
 
+def test_a_table_says_whose_embeddings_a_recipe_searched_in() -> None:
+    found = studies([trace({0: [3, 4]}, embeddings={"recipe": "released"})])
+    assert table2(found)[0][1] == "paper in released"
+    assert table3({"nasbench201-cifar10": found})[1][0][1] == "paper in released"
+    own = studies([trace({0: [3, 4]}, embeddings={"recipe": "paper"})])
+    assert table2(own)[0][1] == table2(studies([trace({0: [3, 4]})]))[0][1] == "paper"
+
+
 def test_seeds_in_several_files_are_one_study(tmp_path: Path) -> None:
     trace({0: [1], 1: [2]}).save(tmp_path / "a.parquet")
     trace({7: [4, 3, 2]}).save(tmp_path / "b.parquet")

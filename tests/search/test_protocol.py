@@ -10,7 +10,7 @@ import pytest
 
 from arch2vec_fast.benchmarks import TableBenchmark
 from arch2vec_fast.embeddings import EmbeddingTable
-from arch2vec_fast.pretrain import Run
+from arch2vec_fast.pretrain import Run, pretrain
 from arch2vec_fast.search import protocol
 from arch2vec_fast.search.protocol import (
     DATA_SETS,
@@ -19,7 +19,9 @@ from arch2vec_fast.search.protocol import (
     run_jobs,
     table2_jobs,
     table3_jobs,
+    table_encoders,
 )
+from arch2vec_fast.search.recipes import SearchRecipe
 from toy import toy_benchmark
 
 
@@ -77,7 +79,7 @@ def test_other_data_sets_get_the_queries_of_cifar10(tmp_path: Path) -> None:
         run_jobs(
             jobs,
             tmp_path,
-            Encoder(folder=tmp_path / "encoder"),
+            table_encoders(tmp_path / "encoder"),
             seeds=3,
             on_start=lambda job, benchmark: started.append((job.name, benchmark.name)),
         )
@@ -88,7 +90,7 @@ def test_other_data_sets_get_the_queries_of_cifar10(tmp_path: Path) -> None:
     assert len(traces[1]) == 3 * round(queries)
     assert (tmp_path / "nasbench201-cifar100" / "random-paper" / "trace.parquet").is_file()
     assert not (tmp_path / "encoder").exists()
-    again = list(run_jobs(jobs, tmp_path, Encoder(folder=tmp_path / "encoder"), seeds=3))
+    again = list(run_jobs(jobs, tmp_path, table_encoders(tmp_path / "encoder"), seeds=3))
     for one, other in zip(traces, again):
         np.testing.assert_array_equal(one["row"], other["row"])
 
@@ -114,6 +116,39 @@ def test_an_encoder_is_trained_once(
     assert calls == ["pretrain", "latent", "pretrain", "hidden"]
 
 
+def test_each_recipe_searches_in_what_its_own_pretraining_learnt(
+    toys: TableBenchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "pretrain", lambda space, recipe, *_, **__: recipe)
+
+    def embed(run: str, cells: Any, **_: Any) -> EmbeddingTable:
+        vectors = np.zeros((len(cells), 2), np.float32)
+        return EmbeddingTable(vectors=vectors, cells=cells, metadata={"recipe": run})
+
+    monkeypatch.setattr(protocol, "embed", embed)
+    encoders = table_encoders(tmp_path / "encoder")
+    assert set(encoders) == set(SearchRecipe.names())
+    tables = {name: encoder.table(toys, "latent") for name, encoder in encoders.items()}  # type: ignore[arg-type]
+    made = {name: table.metadata["recipe"] for name, table in tables.items()}
+    assert made == {"released": "released", "paper": "released", "best": "best"}
+
+
+def test_embeddings_of_one_given_run_are_never_taken_for_those_of_another(
+    toys: TableBenchmark, tmp_path: Path
+) -> None:
+    runs = [
+        pretrain("nasbench201", "best", tmp_path / f"run{seed}", seed=seed, limit=100, epochs=1)
+        for seed in (0, 1)
+    ]
+    tables = []
+    for run in (*runs, runs[0]):
+        encoders = table_encoders(tmp_path / "encoder", run=run.path)
+        assert len({id(encoder) for encoder in encoders.values()}) == 1
+        tables.append(encoders["best"].table(toys, "latent").vectors)  # type: ignore[arg-type]
+    assert not np.array_equal(tables[0], tables[1])
+    np.testing.assert_array_equal(tables[0], tables[2])
+
+
 def test_methods_that_cannot_run_are_skipped_and_named(
     toys: TableBenchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,9 +156,9 @@ def test_methods_that_cannot_run_are_skipped_and_named(
     monkeypatch.setitem(protocol.methods.METHODS, "several", method)
     skipped: list[str] = []
     jobs = table2_jobs("nasbench201-cifar10", ["several"])
-    encoder = Encoder(folder=tmp_path / "encoder")
+    encoders = table_encoders(tmp_path / "encoder")
     traces = run_jobs(
-        jobs, tmp_path, encoder, seeds=1, on_skip=lambda job, reason: skipped.append(reason)
+        jobs, tmp_path, encoders, seeds=1, on_skip=lambda job, reason: skipped.append(reason)
     )
     assert list(traces) == []
     assert "several training lengths" in skipped[0]
@@ -139,9 +174,9 @@ def test_a_missing_package_skips_its_method(
     monkeypatch.setattr(protocol, "search", absent)
     skipped: list[str] = []
     jobs = table2_jobs("nasbench201-cifar10", ["random", "evolution"])
-    encoder = Encoder(folder=tmp_path / "encoder")
+    encoders = table_encoders(tmp_path / "encoder")
     traces = run_jobs(
-        jobs, tmp_path, encoder, seeds=1, on_skip=lambda job, reason: skipped.append(reason)
+        jobs, tmp_path, encoders, seeds=1, on_skip=lambda job, reason: skipped.append(reason)
     )
     assert list(traces) == []
     assert skipped == ["bohb: needs optuna"] * 2
