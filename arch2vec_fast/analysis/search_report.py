@@ -24,6 +24,7 @@ from arch2vec_fast.analysis.search_figures import distribution_figure, regret_fi
 from arch2vec_fast.analysis.search_style import Series, published, series, title
 from arch2vec_fast.analysis.search_tables import (
     QUOTED,
+    QUOTED_CAPTION,
     TABLE2,
     quoted,
     quoted_for,
@@ -155,7 +156,7 @@ def _benchmark_section(
     return page.section(
         f"{name}{label}",
         page.table(_caption(group), TABLE2, table2(group)),
-        _quoted(curves),
+        _quoted(group, curves),
         _legend(toggle, entries),
         f'<div class="plots">{"".join(spots)}</div>',
         _figure_notes(group, curves, timed),
@@ -163,13 +164,13 @@ def _benchmark_section(
     )
 
 
-def _quoted(curves: Sequence[PublishedCurve]) -> str:
+def _quoted(group: Sequence[Study], curves: Sequence[PublishedCurve]) -> str:
     """What nobody ran here, in a table of its own."""
-    if not curves:
+    rows = quoted(group, curves)
+    if not rows:
         return ""
-    caption = f"Quoted, not run here; {NOTE}. Not comparable with the table above."
     return "<details><summary>Published results</summary>" + (
-        page.table(caption, QUOTED, quoted(curves)) + "</details>"
+        page.table(QUOTED_CAPTION, QUOTED, rows) + "</details>"
     )
 
 

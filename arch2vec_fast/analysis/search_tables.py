@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from arch2vec_fast._files import atomic_file
-from arch2vec_fast.analysis.published import SEARCHES, PublishedCurve
+from arch2vec_fast.analysis.published import ERRORS, SEARCHES, PublishedCurve
 from arch2vec_fast.analysis.search_style import title
 from arch2vec_fast.analysis.statistics import Estimate, ecdf, estimate
 from arch2vec_fast.analysis.studies import Study
@@ -26,6 +26,7 @@ from arch2vec_fast.analysis.studies import Study
 __all__ = [
     "CEILING",
     "QUOTED",
+    "QUOTED_CAPTION",
     "per_cent",
     "quoted",
     "quoted_for",
@@ -138,20 +139,35 @@ def table2(group: Sequence[Study]) -> list[list[str]]:
     return rows
 
 
-QUOTED = ("method", "source", "searches", "seconds", "test regret")
+QUOTED_CAPTION = (
+    "Quoted, not run here: other rewards and pool, all 423,624 cells. Not comparable with the rows "
+    "above."
+)
+QUOTED = ("method", "source", "searches", "budget", "test error", "test regret")
 
 
-def quoted(curves: Sequence[PublishedCurve]) -> list[list[str]]:
-    """Rows under `QUOTED`: where the authors' curves end, test regret in percentage points."""
-    return [
+def quoted(group: Sequence[Study], curves: Sequence[PublishedCurve]) -> list[list[str]]:
+    """Rows under `QUOTED`, per cent: where the authors' curves end, then what others printed.
+
+    None where the group is not of NAS-Bench-101 and no curve is given. A source prints an error or
+    a regret; the other is a dash.
+    """
+    rows = [
         [
             title(curve.method),
-            "quoted, authors' curve",
+            "authors' curve",
             f"{SEARCHES}",
-            f"{curve.seconds[-1]:,.0f}",
+            f"{curve.seconds[-1]:,.0f} s",
+            "-",
             f"{100 * curve.test[-1]:.2f}",
         ]
         for curve in sorted(curves, key=lambda curve: float(curve.test[-1]))
+    ]
+    if group[0].metadata.get("space") != "nasbench101":
+        return rows
+    facts = [ERRORS.source, f"{ERRORS.searches}", f"{ERRORS.queries} queries"]
+    return rows + [
+        [method, *facts, f"{100 * error:.2f}", "-"] for method, error in ERRORS.methods.items()
     ]
 
 

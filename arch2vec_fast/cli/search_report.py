@@ -33,8 +33,14 @@ def compare_command(paths: list[Path], out: Path, *, csv: Path | None, as_json: 
         console.print(f"{name}: {escape(path)}", soft_wrap=True)
 
 
-def write_comparison(found: list[Study], out: Path, csv: Path | None) -> dict[str, str]:
-    """Write the report and, into the folder `csv`, its numbers; what was written where."""
+def write_comparison(
+    found: list[Study], out: Path, csv: Path | None, data: Path | None = None
+) -> dict[str, str]:
+    """Write the report and, into the folder `csv`, its numbers; what was written where.
+
+    data: the folder of published curves, by default that of `ARCH2VEC_DATA`.
+    """
+    from arch2vec_fast.analysis.published import published_curves
     from arch2vec_fast.analysis.search_report import write_search_report
     from arch2vec_fast.cli.commands import check_writable
 
@@ -43,7 +49,7 @@ def write_comparison(found: list[Study], out: Path, csv: Path | None) -> dict[st
     if csv is not None:
         check_writable(csv / "summary.csv")
         files["csv"] = str(csv)
-    write_search_report(found, out, csv=csv)
+    write_search_report(found, out, csv=csv, curves=published_curves(data))
     return files
 
 

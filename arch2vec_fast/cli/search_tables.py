@@ -37,7 +37,7 @@ def table2_command(
 
     jobs = table2_jobs(benchmark or find_nasbench101(data), methods, recipes)
     found = _run(jobs, out, encoder, seeds, noise, data, device)
-    _finish(found, out, "table2", as_json)
+    _finish(found, out, "table2", data, as_json)
 
 
 def table3_command(
@@ -62,7 +62,7 @@ def table3_command(
     absent = [name for name in DATA_SETS if name not in there]
     jobs = table3_jobs(there, methods, recipes)
     found = _run(jobs, out, encoder, seeds, noise, data, device, absent)
-    _finish(found, out, "table3", as_json)
+    _finish(found, out, "table3", data, as_json)
 
 
 def _run(
@@ -127,13 +127,14 @@ def _run(
     return studies(traces)
 
 
-def _finish(found: list[Study], out: Path, name: str, as_json: bool) -> None:
-    from arch2vec_fast.analysis.search_tables import table3
+def _finish(found: list[Study], out: Path, name: str, data: Path | None, as_json: bool) -> None:
+    from arch2vec_fast.analysis.published import published_curves
+    from arch2vec_fast.analysis.search_tables import quoted, quoted_for, table3
     from arch2vec_fast.cli.search_report import comparison_tables, plain, write_comparison
 
     if not found:
         raise ValueError("methods: none of them can run here; choose others")
-    files = write_comparison(found, out / f"{name}.html", out / name)
+    files = write_comparison(found, out / f"{name}.html", out / name, data)
     if as_json:
         write_document({**files, "studies": [plain(study) for study in found]})
         return
@@ -145,6 +146,9 @@ def _finish(found: list[Study], out: Path, name: str, as_json: bool) -> None:
         groups.setdefault(study.benchmark, []).append(study)
     if len(groups) > 1:
         console.print(_rich_table3(*table3(groups)))
+    for group in groups.values():
+        if rows := quoted(group, quoted_for(group, published_curves(data))):
+            console.print(_rich_quoted(rows))
     for kind, path in files.items():
         console.print(f"{kind}: {escape(path)}", soft_wrap=True)
 
@@ -158,4 +162,16 @@ def _rich_table3(header: list[str], rows: list[list[str]]) -> Table:
         table.add_column(name, justify="right" if number > 1 else "left", overflow="fold")
     for row in rows:
         table.add_row(*row[:at], *row[at + 1 :])
+    return table
+
+
+def _rich_quoted(rows: list[list[str]]) -> Table:
+    """What others published, for a terminal."""
+    from arch2vec_fast.analysis.search_tables import QUOTED, QUOTED_CAPTION
+
+    table = titled_table(f"[bold]Published[/] (%). {QUOTED_CAPTION}")
+    for number, name in enumerate(QUOTED):
+        table.add_column(name, justify="right" if number > 1 else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
     return table

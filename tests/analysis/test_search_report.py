@@ -13,6 +13,7 @@ import pytest
 from arch2vec_fast.analysis import search_report
 from arch2vec_fast.analysis.published import FILE, PublishedCurve, published_curves
 from arch2vec_fast.analysis.search_figures import distribution_figure, regret_figure
+from arch2vec_fast.analysis.search_tables import QUOTED, quoted
 from arch2vec_fast.analysis.studies import studies
 from traces import trace
 
@@ -142,6 +143,16 @@ def test_published_curves_stand_in_a_table_of_their_own(
     assert table
     assert "423,624 cells" in table[0]
     assert "1.00" in table[0]
+
+
+def test_published_errors_are_quoted_on_nasbench101_alone() -> None:
+    (here,) = studies([trace({0: [1, 2, 4]}, space="nasbench101")])
+    rows = {row[0]: dict(zip(QUOTED, row, strict=True)) for row in quoted([here], [])}
+    assert rows["AlphaX"]["test error"] == "6.23"
+    assert rows["AlphaX"]["budget"] == "150 queries"
+    assert "Sci. Rep." in rows["AlphaX"]["source"]
+    (elsewhere,) = studies([trace({0: [1, 2, 4]})])
+    assert quoted([elsewhere], []) == []
 
 
 def test_no_studies_is_an_error(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from arch2vec_fast import benchmarks
+from arch2vec_fast import benchmarks, spaces
 from arch2vec_fast.benchmarks import TableBenchmark
 from arch2vec_fast.cli import demo_search
 from arch2vec_fast.cli import run as run_cli
@@ -55,6 +55,30 @@ def test_table3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     captured = capsys.readouterr()
     assert "4 studies of 3 searches, 4 finished before" in captured.err
     assert "Table 3" in captured.out
+
+
+def test_table2_prints_published_results_as_quoted(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    toys: TableBenchmark,
+) -> None:
+    pytest.importorskip("plotly")
+    space = spaces.get("nasbench101")
+    count = 50
+    of_space = replace(
+        toys,
+        space=space,
+        cells=space.sample(count, seed=0),
+        validation=toys.validation[:count],
+        test=toys.test[:count],
+        times=toys.times[:count] if toys.times is not None else None,
+    )
+    monkeypatch.setattr(benchmarks, "get", lambda name, **_: replace(of_space, name=name))
+    arguments = ["table2", "--out", str(tmp_path / "t"), "--seeds", "2", "--methods", "random"]
+    assert run_cli(arguments) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("random") < printed.index("Quoted, not run here") < printed.index("NASBOT")
 
 
 @pytest.mark.parametrize(
