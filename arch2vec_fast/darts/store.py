@@ -248,6 +248,10 @@ class Claims:
         self._taken.add(cell)
         return True
 
+    def release(self, cell: str) -> None:
+        """It has ended, and the store says how: there is nothing to give back."""
+        self._taken.discard(cell)
+
     def beat(self, over: threading.Event) -> None:
         """Say now and then that this process is alive, until `over`."""
         while not over.wait(_BEAT_SECONDS):

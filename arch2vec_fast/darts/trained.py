@@ -393,6 +393,7 @@ class _Stream:
     def _end(self, job: Job, outcome: TrainResult | Diverged | str) -> list[int]:
         """The rows that are answered now that a training ended; none where it failed."""
         rows = self._here.pop(job.cell)
+        self._claims.release(job.cell)
         if not isinstance(outcome, str):
             return rows
         self._failures[job.cell] += 1

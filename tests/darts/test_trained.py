@@ -300,6 +300,21 @@ def test_a_store_does_not_take_on_settings_it_was_not_made_with(tmp_path: Path) 
             QueryStore(tmp_path / "s", {"seed": 0, "images": "digits"})
 
 
+def test_only_what_has_not_ended_is_given_back(
+    stripes: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_back: list[str] = []
+    monkeypatch.setattr(QueryStore, "fail", lambda store, cell, error: given_back.append(cell))
+    benchmark = bench(stripes, tmp_path / "s", FakeWorkers())
+    answers = benchmark.stream(range(4))
+    assert [next(answers).row for _ in range(3)] == [0, 1, 2]
+    answers.close()
+    assert given_back == []
+    with pytest.raises(KeyboardInterrupt):
+        bench(stripes, tmp_path / "s", FakeWorkers(killed_at=1)).prefetch(np.arange(3, 6))
+    assert given_back == [benchmark._job(4).cell]
+
+
 def test_what_another_process_trains_is_waited_for_last(stripes: ImageSet, tmp_path: Path) -> None:
     benchmark = bench(stripes, tmp_path / "s", workers := FakeWorkers())
     store = QueryStore(tmp_path / "s", _settings(stripes, TINY, 0))
