@@ -22,6 +22,7 @@ from arch2vec_fast.darts.trained import Diverged, Job, Outcome, Workers, train_j
 __all__ = ["ray_workers"]
 
 _SECONDS = 5.0  # to wait for a cluster's answer
+_TICK_SECONDS = 1.0  # between looks at what other processes did
 
 
 def ray_workers(
@@ -124,7 +125,7 @@ class _RayWorkers:
 
     def __call__(
         self, jobs: Iterable[Job], images: ImageSet, recipe: TrainRecipe, seed: int
-    ) -> Iterator[Outcome]:
+    ) -> Iterator[Outcome | None]:
         ray, jobs = self.ray, iter(jobs)
         remote = ray.remote(**self.needs, max_retries=0)(_train_remote)
         shared = ray.put(images)
@@ -137,7 +138,10 @@ class _RayWorkers:
                     running[remote.remote(job, shared, recipe, seed, self.device)] = job
                 if not running:
                     return
-                ready, _ = ray.wait(list(running), num_returns=1)
+                ready, _ = ray.wait(list(running), num_returns=1, timeout=_TICK_SECONDS)
+                if not ready:
+                    yield None
+                    continue
                 job = running.pop(ready[0])
                 yield job, self._outcome(ready[0])
         finally:  # interrupted: nobody waits for these any more

@@ -276,7 +276,8 @@ class Table4:
                 )
         elif finals:
             self.on_start(f"{len(finals)} final trainings")
-            for job, outcome in self.workers(jobs, self.images, recipe, 0):
+            for ended in filter(None, self.workers(jobs, self.images, recipe, 0)):
+                job, outcome = ended
                 yield jobs[job], outcome
 
     def _row(self, method: str, winner: _Winner, finals: Sequence[TrainResult]) -> Row:

@@ -77,7 +77,8 @@ class Workers(Protocol):
     """Does jobs in any order and yields each as it ends: `TrainHere`, `ray_workers`.
 
     A job is taken from `jobs` only when it can begin: the next may depend on how others ended. An
-    iterator that has none is asked again when a job has ended, for it may have one then.
+    iterator that has none is asked again when a job has ended, for it may have one then. Where
+    jobs run elsewhere, None comes in between: nothing has ended for a while, look what others did.
     """
 
     @property
@@ -87,7 +88,7 @@ class Workers(Protocol):
 
     def __call__(
         self, jobs: Iterable[Job], images: ImageSet, recipe: TrainRecipe, seed: int
-    ) -> Iterator[Outcome]: ...
+    ) -> Iterator[Outcome | None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +170,10 @@ class TrainedBenchmark:
     ceiling: all these are NaN.
 
     Processes may share a store: none trains what another is training. It trains other cells of the
-    round meanwhile, then waits. Device, number of threads, memory format and compilation change the
-    rounding of a training, not what it answers; the store keeps them beside each answer. bf16 is a
-    coarser training, and needs a store of its own.
+    round meanwhile, then waits. What another has finished is heard of before the next proposal, and
+    while trainings run, where a worker is free. Device, number of threads, memory format and
+    compilation change the rounding of a training, not what it answers; the store keeps them beside
+    each answer. bf16 is a coarser training, and needs a store of its own.
     """
 
     name = "darts"
@@ -278,12 +280,14 @@ class TrainedBenchmark:
         genotype = self.space.to_genotypes(self.cells[row : row + 1])[0]
         return Job(cell=self._keys[row], genotype=genotype, speed=self._speed)
 
-    def _train(self, queue: deque[Job]) -> Iterator[Outcome]:
+    def _train(self, queue: deque[Job]) -> Iterator[Outcome | None]:
         """Do the jobs of a queue, which may grow meanwhile, and record how each ended."""
         while queue:
-            for job, outcome in self._workers(_Jobs(queue), self.images, self.recipe, self.seed):
-                self._record(job.cell, outcome)
-                yield job, outcome
+            for ended in self._workers(_Jobs(queue), self.images, self.recipe, self.seed):
+                if ended is not None:
+                    job, outcome = ended
+                    self._record(job.cell, outcome)
+                yield ended
 
     def _record(self, cell: str, outcome: TrainResult | Diverged | str) -> None:
         """How a training ended, into the store."""
@@ -346,7 +350,8 @@ class _Stream:
                 else:
                     self._begin(row)
             if self._here:
-                for row in self._end(*next(outcomes)):
+                ended = next(outcomes)
+                for row in self._end(*ended) if ended is not None else ():
                     asking = True
                     yield self._bench._answer(row)
             elif self._error is not None:

@@ -2,8 +2,9 @@
 """Searches that train: every answer is kept, none is paid twice, and a kill changes nothing."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -330,3 +331,52 @@ def test_what_another_process_trains_is_waited_for_last(stripes: ImageSet, tmp_p
         store.finish(first.cell, validation=0.125, test=0.5, seconds=3.0)
         assert list(answers) == [(0, 0.125, 3.0)]
     assert first.cell not in workers.trained
+
+
+class SlowWorkers(FakeWorkers):
+    """Two at once; they end after a while in which others do something."""
+
+    at_once = 2
+
+    def __init__(self, while_waiting: Callable[[], None]) -> None:
+        super().__init__()
+        self.while_waiting = while_waiting
+
+    def __call__(
+        self, jobs: Iterable[Job], images: ImageSet, recipe: TrainRecipe, seed: int
+    ) -> Iterator[Outcome | None]:
+        jobs, running = iter(jobs), list[Job]()
+        for _ in range(3):
+            running += islice(jobs, 2 - len(running))
+            self.while_waiting()
+            yield None
+        yield from super().__call__(running, images, recipe, seed)
+
+
+def test_an_answer_of_another_process_is_heard_while_trainings_run(
+    stripes: ImageSet, tmp_path: Path
+) -> None:
+    """Of two workers one trains, and what the other is to do depends on another process."""
+    store = QueryStore(tmp_path / "s", _settings(stripes, TINY, 0))
+    theirs = bench(stripes, tmp_path / "s")._job(0)
+    heard: list[int] = []
+
+    def finish() -> None:
+        store.finish(theirs.cell, validation=0.125, test=0.5, seconds=3.0)
+
+    def proposals() -> Iterator[int]:
+        yield from (0, 1)
+        while not heard:
+            yield -1
+        yield 2
+
+    with store.claims() as claims:
+        claims.take(theirs.cell, str(theirs.genotype))
+        with sqlite3.connect(tmp_path / "s") as database:
+            database.execute(
+                "update queries set host = 'elsewhere', heartbeat = '2999-01-01T00:00:00+00:00'"
+            )
+        workers = SlowWorkers(finish)
+        for answer in bench(stripes, tmp_path / "s", workers).stream(proposals()):
+            heard.append(answer.row)
+    assert heard == [0, 1, 2]
