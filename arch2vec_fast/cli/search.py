@@ -59,7 +59,7 @@ def search_command(
     """Search, then say what was found beside what could be found."""
     from arch2vec_fast import benchmarks
     from arch2vec_fast.cli.commands import check_writable
-    from arch2vec_fast.darts.trained import TrainingError
+    from arch2vec_fast.darts.trained import TrainedBenchmark, TrainingError
     from arch2vec_fast.embeddings import EmbeddingTable
     from arch2vec_fast.search import SearchRecipe, finalists, methods, read_completions, search
 
@@ -96,10 +96,11 @@ def search_command(
             progress=True,
         )
     except KeyboardInterrupt:
+        kept = f"finished seeds are kept in {escape(str(out))}"
+        if isinstance(benchmark, TrainedBenchmark):
+            kept = f"finished trainings are kept in {escape(str(trainings.store))}"
         people(stderr=True).print(
-            f"\nStopped; finished seeds are kept in {escape(str(out))}. "
-            "Go on with the same command.",
-            soft_wrap=True,
+            f"\nStopped; {kept}. Go on with the same command.", soft_wrap=True
         )
         raise typer.Exit(130) from None
     except TrainingError as error:

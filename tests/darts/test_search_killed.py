@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from arch2vec_fast.cli import run
+from arch2vec_fast.darts.store import QueryStore
 from arch2vec_fast.embeddings import EmbeddingTable
 from arch2vec_fast.search.trace import COLUMNS, Trace
 from arch2vec_fast.spaces.darts import Darts
@@ -92,6 +94,25 @@ def test_a_killed_search_with_real_training_ends_with_the_same_store(
     for column in sorted({*COLUMNS} - CLOCK):
         np.testing.assert_array_equal(traces[0][column], traces[1][column], err_msg=column)
     assert traces[0].recipe == "best-4"
+
+
+def test_what_ctrl_c_leaves_is_said(
+    embeddings: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    finish = QueryStore.finish
+
+    def finish_and_stop(*arguments: Any, **options: Any) -> None:
+        finish(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(QueryStore, "finish", finish_and_stop)
+    assert run(command(embeddings, tmp_path)) == 130
+    kept = f"Stopped; finished trainings are kept in {tmp_path / 'queries.sqlite'}. Go on with"
+    assert kept in capsys.readouterr().err
+    assert len(rows(tmp_path, "cell")) == 1
 
 
 def test_a_store_of_other_trainings_is_refused(
