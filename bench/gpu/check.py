@@ -53,7 +53,7 @@ def sections() -> dict[str, Section]:
     """All sections in their order; the benchmarks of the kernels are the files of this folder."""
     cores = str(os.cpu_count() or 2)
     parallel = ["-n", str(min(int(cores), 12))] if _has_xdist() else []
-    chosen = {
+    first = {
         "build": Section(
             limit=200,
             command=[sys.executable, "setup.py", "build_ext", "--inplace"],
@@ -64,16 +64,20 @@ def sections() -> dict[str, Section]:
             command=[*_PYTEST, "-m", "cuda", *parallel[:1], *(["4"] if parallel else [])],
             environment={"FAIL_WITHOUT_CUDA": "1"},
         ),
-        "cpu_tests": Section(limit=120, command=[*_PYTEST, "-m", "not cuda", *parallel]),
         "memcheck": Section(limit=75, command=_sanitizer("memcheck")),
         "racecheck": Section(limit=75, command=_sanitizer("racecheck")),
+    }
+    # What other machines can tell too, or what rivals take long for, gets the time that is left.
+    last = {
         "constants": Section(limit=90, module="bench.gpu.constants"),
         "torch_rates": Section(limit=60, module="bench.gpu.torch_rates"),
         "training": Section(limit=120, module="bench.gpu.training"),
+        "darts_step": Section(limit=90, module="bench.gpu.darts_step"),
+        "cpu_tests": Section(limit=120, command=[*_PYTEST, "-m", "not cuda", *parallel]),
     }
-    own = {"__init__", "check", "report", "sanitized", *chosen}
+    own = {"__init__", "check", "report", "sanitized", *last}
     kernels = sorted(path.stem for path in _HERE.glob("*.py") if path.stem not in own)
-    return chosen | {name: Section(limit=90, module=f"bench.gpu.{name}") for name in kernels}
+    return first | {n: Section(limit=90, module=f"bench.gpu.{n}") for n in kernels} | last
 
 
 def _has_xdist() -> bool:
@@ -90,7 +94,7 @@ def _sanitizer(tool: str) -> list[str]:
 
 
 def main() -> int:
-    """Command line; returns 1 if a section failed."""
+    """Command line; returns 1 if a section or a row failed."""
     every = sections()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(every)}")
@@ -101,18 +105,19 @@ def main() -> int:
     gpu = describe_gpu()
     out = _out_file(gpu)
     result = _previous(out)
-    result |= {"gpu": gpu, "commit": _commit()}
+    result["gpu"], commit = gpu, _commit()
     ends = time.monotonic() + float(os.environ.get("GPU_CHECK_SECONDS", _SECONDS))
     for name in chosen:
         print(f"\n=== {name}", flush=True)
         outcome = run_section(every[name], ends - time.monotonic())
-        result.setdefault("sections", {})[name] = outcome
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=1) + "\n")
+        # Sections are replaced one by one, so each says what it measured.
+        result.setdefault("sections", {})[name] = outcome | {"commit": commit}
+        _write(out, result)
         print(f"=== {name}: {outcome['status']} in {outcome['seconds']} s", flush=True)
     print_summary(result, chosen)
     print(f"\nwritten: {out}")
-    return int(any(result["sections"][name]["status"] != "passed" for name in chosen))
+    outcomes = [result["sections"][name] for name in chosen]
+    return int(any(o["status"] != "passed" or failed_rows(o) for o in outcomes))
 
 
 def run_section(section: Section, seconds_left: float) -> dict[str, Any]:
@@ -210,7 +215,7 @@ def _out_file(gpu: Mapping[str, str]) -> Path:
     if value := os.environ.get("GPU_CHECK_OUT"):
         path = Path(value)
         return path / "gpu-check.json" if path.is_dir() or value.endswith("/") else path
-    machine = re.sub(r"[^a-z0-9]+", "-", gpu.get("name", "no-gpu").lower()).strip("-")
+    machine = re.sub(r"[^a-z0-9]+", "-", (gpu.get("name") or "no-gpu").lower()).strip("-")
     return _HERE.parent / "results" / machine / "gpu-check.json"
 
 
@@ -222,19 +227,42 @@ def _previous(out: Path) -> dict[str, Any]:
     return previous
 
 
+def _write(out: Path, result: Mapping[str, Any]) -> None:
+    """All of it or nothing: a kill leaves the file before."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(result, indent=1) + "\n")
+    unfinished.replace(out)
+
+
 def goals(result: Mapping[str, Any]) -> Iterator[str]:
     """One line for each row with a goal: reached or missed, by how much."""
     for section in result["sections"].values():
         for row in section.get("rows", []):
-            if "goal_seconds" not in row:
+            if "goal_seconds" in row:
+                ours = row["contenders"].get("arch2vec_fast", {"error": "not measured"})
+                value, goal, unit = ours.get("seconds"), row["goal_seconds"], "s"
+            elif "goal" in row:
+                value, goal, unit = row["value"], row["goal"], row["unit"]
+            else:
                 continue
-            ours = row["contenders"].get("arch2vec_fast", {"error": "not measured"})
-            if "error" in ours:
+            if value is None:
                 yield f"  ?  {row['name']}: {ours['error']}"
                 continue
-            share = ours["seconds"] / row["goal_seconds"]
-            mark = "ok" if share <= 1 else "no"
-            yield f"  {mark} {row['name']}: {ours['seconds']:.3g} s of {row['goal_seconds']:.3g} s"
+            mark = "ok" if value <= goal else "no"
+            yield f"  {mark} {row['name']}: {value:.3g} {unit} of {goal:.3g} {unit}"
+
+
+def failed_rows(outcome: Mapping[str, Any]) -> list[str]:
+    """Rows without a number, and contenders that failed; what is not installed has not."""
+    failed = []
+    for row in outcome.get("rows", []):
+        if "error" in row:
+            failed.append(row["name"])
+        for label, entry in row.get("contenders", {}).items():
+            if entry.get("error", "absent") != "absent":
+                failed.append(f"{row['name']}: {label}")
+    return failed
 
 
 def print_summary(result: Mapping[str, Any], chosen: list[str]) -> None:
@@ -242,7 +270,7 @@ def print_summary(result: Mapping[str, Any], chosen: list[str]) -> None:
     print("\n=== summary")
     for name in chosen:
         outcome = result["sections"][name]
-        failed = [row["name"] for row in outcome.get("rows", []) if "error" in row]
+        failed = failed_rows(outcome)
         extra = outcome.get("summary", "") + (f" failed rows: {failed}" if failed else "")
         print(f"  {name}: {outcome['status']}, {outcome['seconds']} s {extra}")
     lines = list(goals(result))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -133,11 +134,15 @@ def decompositions(report: Report) -> None:
 def run(report: Report) -> None:
     """All rows."""
     torch.manual_seed(0)
-    acquisition(report, 1, _CANDIDATES, 5, 0.5e-3)
-    acquisition(report, 1, _CANDIDATES, 100, None)
-    acquisition(report, 500, _SMALL, 5, None)
-    fits(report, 1, 100)
-    fits(report, 500, 100)
-    rounds(report, 1, 100, _CANDIDATES, 20)
-    rounds(report, 500, 100, _SMALL, None)
-    decompositions(report)
+    cases: tuple[tuple[Callable[..., None], tuple[int | float | None, ...]], ...] = (
+        (acquisition, (1, _CANDIDATES, 5, 0.5e-3)),
+        (acquisition, (1, _CANDIDATES, 100, None)),
+        (acquisition, (500, _SMALL, 5, None)),
+        (fits, (1, 100)),
+        (fits, (500, 100)),
+        (rounds, (1, 100, _CANDIDATES, 20)),
+        (rounds, (500, 100, _SMALL, None)),
+        (decompositions, ()),
+    )
+    for rows, numbers in cases:
+        report.attempt(f"DNGO, {rows.__name__} {numbers}", partial(rows, report, *numbers))

@@ -49,8 +49,14 @@ class Report:
     def fail(self, name: str, error: BaseException) -> None:
         """A measurement that did not succeed."""
         traceback.print_exception(error)
-        lines = str(error).splitlines() or [""]
-        self._write({"name": name, "error": f"{type(error).__name__}: {lines[0][:300]}"})
+        self._write({"name": name, "error": _line(error)})
+
+    def attempt(self, name: str, rows: Callable[[], object]) -> None:
+        """Calls what makes some rows; its failure is a row, and the others go on."""
+        try:
+            rows()
+        except Exception as error:
+            self.fail(name, error)
 
     def race(
         self,
@@ -77,12 +83,15 @@ class Report:
                 timers[label] = _Timer(work)
             except Exception as error:
                 torch.cuda.synchronize()  # raises again if the device is lost
-                failed[label] = (
-                    f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
-                )
+                failed[label] = _line(error)
         for _ in range(_TURNS):
-            for timer in timers.values():
-                timer.turn()
+            for label, timer in list(timers.items()):
+                try:
+                    timer.turn()
+                except Exception as error:
+                    torch.cuda.synchronize()
+                    failed[label] = _line(error)
+                    del timers[label]
         medians = {label: statistics.median(timer.seconds) for label, timer in timers.items()}
         rows: dict[str, dict[str, Any]] = {label: {"error": text} for label, text in failed.items()}
         for label, timer in timers.items():
@@ -109,6 +118,11 @@ class Report:
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(render(row), flush=True)
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
 
 
 class _Timer:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
-from typing import Any
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -120,8 +119,11 @@ def repeat(step: Callable[[], object]) -> Callable[[], None]:
     return run
 
 
-def long_call(report: Report, name: str, training: Training, goal: float | None = None) -> None:
+def steps_in_a_call(
+    report: Report, name: str, config: GinTrainConfig, batch: int, models: int
+) -> None:
     """Microseconds a step in a call of many, with the cycles of its phases."""
+    training = Training(config, batch, models)
     steps = max(100, LONG_CELLS // training.batch)
     work = training.work(steps)
     work()
@@ -134,7 +136,6 @@ def long_call(report: Report, name: str, training: Training, goal: float | None 
         end.synchronize()
         times.append(begin.elapsed_time(end) * 1e3 / steps)
     assert isinstance(losses, Tensor)
-    more: dict[str, Any] = {} if goal is None else {"goal": goal}
     cycles = training.phases(100)
     for block, values in cycles.items():
         pairs = zip(PHASES, values)
@@ -147,24 +148,23 @@ def long_call(report: Report, name: str, training: Training, goal: float | None 
         max=max(times),
         loss=float(losses[0, -1, 0]),
         kilocycles=cycles,
-        **more,
     )
 
 
-def against_torch(report: Report, name: str, config: GinTrainConfig, batch: int) -> None:
-    """Ours and plain PyTorch in turns, STEPS steps each."""
+def against_torch(report: Report, name: str, config: GinTrainConfig) -> None:
+    """Ours and plain PyTorch in turns, STEPS steps of 32 cells each."""
     recipe = Recipe.get("best" if config.gated else "released", "nasbench101")
     frozen = not config.batch_mode
-    contenders = {OURS: Training(config, batch).work(STEPS)}
-    if batch == 32:
-        contenders["eager"] = repeat(step_of(new_model(recipe, frozen=frozen), recipe))
-        graph = graphed(step_of(new_model(recipe, frozen=frozen), recipe, capturable=True))
-        contenders["eager in a graph"] = repeat(graph)
-    goal = {(32, False): 60e-6, (32, True): 25e-6}.get((batch, frozen))
+    graph = graphed(step_of(new_model(recipe, frozen=frozen), recipe, capturable=True))
+    goal = 25e-6 if frozen else 60e-6
     report.race(
-        f"{STEPS} steps of {name}",
-        contenders,
-        goal=None if goal is None or config.gated else STEPS * goal,
+        name,
+        {
+            OURS: Training(config, 32).work(STEPS),
+            "eager": repeat(step_of(new_model(recipe, frozen=frozen), recipe)),
+            "eager in a graph": repeat(graph),
+        },
+        goal=None if config.gated else STEPS * goal,
     )
 
 
@@ -197,32 +197,23 @@ def pretraining(report: Report) -> None:
 
 def run(report: Report) -> None:
     """Rows of the training kernel."""
+    report.attempt("pretraining on NAS-Bench-101", lambda: pretraining(report))
     frozen = replace(RELEASED, batch_mode=False)
-    try:
-        pretraining(report)
-    except Exception as error:
-        report.fail("pretraining on NAS-Bench-101", error)
     rows = (
         ("released, batch statistics", RELEASED, (32, 256, 1024)),
         ("released, frozen statistics", frozen, (32, 256, 1024)),
         ("best", BEST, (32, 256, 1024, 2048)),
     )
-    for name, config, batches in rows:
-        for batch in batches:
-            label = f"{name}, {batch} cells"
-            try:
-                long_call(report, f"step of {label}", Training(config, batch))
-            except Exception as error:
-                report.fail(label, error)
+    cases = [(f"{name}, {n} cells", config, n, 1) for name, config, sizes in rows for n in sizes]
     for models in (4, 33):
-        label = f"step of released, frozen statistics, 32 cells, {models} models at once"
-        try:
-            long_call(report, label, Training(frozen, 32, models))
-        except Exception as error:
-            report.fail(label, error)
+        name = f"released, frozen statistics, 32 cells, {models} models at once"
+        cases.append((name, frozen, 32, models))
+    for name, config, batch, models in cases:
+        report.attempt(
+            f"step of {name}",
+            partial(steps_in_a_call, report, f"step of {name}", config, batch, models),
+        )
     # Last, because a loss of torch's that sees a NaN takes the device with it.
     for name, config, _ in reversed(rows):
-        try:
-            against_torch(report, f"{name}, 32 cells", config, 32)
-        except Exception as error:
-            report.fail(f"{name}, 32 cells, against torch", error)
+        label = f"{STEPS} steps of {name}, 32 cells"
+        report.attempt(label, partial(against_torch, report, label, config))
