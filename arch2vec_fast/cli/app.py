@@ -483,10 +483,7 @@ Recipes = Annotated[
 ]
 EncoderRun = Annotated[
     Path | None,
-    typer.Option(
-        help="A run of pretrain to embed with.",
-        show_default="made in --out: best for recipe best, released for the others",
-    ),
+    typer.Option(help="A run of pretrain to embed with.", show_default="made for each recipe"),
 ]
 Seeds = Annotated[int, typer.Option(help="Searches of each method, seeds 0, 1, ...")]
 Noise = Annotated[
