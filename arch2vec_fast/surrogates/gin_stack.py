@@ -88,7 +88,7 @@ class GinStack:
         whole = targets.shape[1] // batch * batch
         search = torch.arange(len(targets), device=targets.device)[:, None]
         parameters = list(self.parameters.values())
-        optimizer = torch.optim.Adam(parameters, lr=learning_rate)
+        optimizer = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
         for epoch in order.unbind(1):
             for rows in epoch[:, :whole].split(batch, 1):
                 vectors = self.encode(adjacency[search, rows], node_ops[search, rows])
@@ -153,10 +153,13 @@ class GinStack:
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         weight, bias = (self.parameters[name + part][:, None] for part in (".weight", ".bias"))
-        variance, mean = torch.var_mean(x, 1, correction=0, keepdim=True)
+        # Twice through the data is several times as fast as `torch.var_mean` along this axis.
+        mean = x.mean(1, keepdim=True)
+        centred = x - mean
+        variance = centred.square().mean(1, keepdim=True)
         with torch.no_grad():
             rows = x.shape[1]
             unbiased = variance[:, 0] * (rows / max(1, rows - 1))
             self.statistics[name + ".running_mean"].lerp_(mean[:, 0], _MOMENTUM)
             self.statistics[name + ".running_var"].lerp_(unbiased, _MOMENTUM)
-        return (x - mean) * torch.rsqrt(variance + _TINY) * weight + bias
+        return torch.addcmul(bias, centred, torch.rsqrt(variance + _TINY) * weight)
