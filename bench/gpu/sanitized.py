@@ -14,6 +14,7 @@ import torch
 
 from arch2vec_fast import functional
 from arch2vec_fast._gin_train import GinTrainBuffers, GinTrainConfig
+from arch2vec_fast.functional import GinShape
 from arch2vec_fast.spaces import CellLayout
 
 
@@ -34,6 +35,41 @@ def nearest_latent() -> None:
             visited = torch.rand(count, len(points), device="cuda") < 0.5
             for k in (1, 40):
                 functional.nearest_latent(points, queries, k, visited)
+
+
+def gin_encode() -> None:
+    """Every precision and output, widths that fill no tile, more cells than a block takes."""
+    layout = CellLayout(7, 5)
+    codes = torch.zeros(133, 1, dtype=torch.int64, device="cuda")
+    for hidden in (20, 128, 200):
+        shape = GinShape(
+            layout=layout, hidden_dim=hidden, latent_dim=5, num_layers=2, num_mlp_layers=2
+        )
+        weights = torch.randn(shape.num_weights, device="cuda")
+        for precision in ("fp32", "tf32", "bf16"):
+            for output in ("readout", "nodes", "hidden"):
+                functional.gin_encode(codes, weights, shape, output=output, precision=precision)
+
+
+def building_blocks() -> None:
+    """Forward and backward, of dense and packed edges, with all parameters and with none."""
+    layout = CellLayout(7, 5)
+    for dtype in (torch.float32, torch.float64):
+        x, gates, bilinear, bias = (
+            torch.randn(*size, device="cuda", dtype=dtype, requires_grad=True)
+            for size in ((41, 7, 19), (2, 19), (19, 19), (7, 7))
+        )
+        codes = torch.zeros(41, 1, dtype=torch.int64, device="cuda")
+        dense = torch.rand(41, 7, 7, device="cuda", dtype=dtype)
+        results = [
+            functional.gin_aggregate(x, dense),
+            functional.gin_aggregate(x, codes, 0.1, gates, layout=layout),
+            functional.inner_product_decode(x),
+            functional.inner_product_decode(x, bilinear, bias),
+            functional.inner_product_loss(x, codes, bilinear, bias, layout=layout),
+            functional.inner_product_loss(x, dense),
+        ]
+        torch.stack([result.sum() for result in results]).sum().backward()
 
 
 def gin_train() -> None:
@@ -83,7 +119,9 @@ def dngo() -> None:
         functional.dngo_acquire(candidates, weight, unit, unit, factor, unit[:, 0], unit[:, 0])
 
 
-CASES: tuple[Callable[[], None], ...] = (unpack_cells, nearest_latent, gin_train, dngo)
+CASES: tuple[Callable[[], None], ...] = (
+    *(unpack_cells, nearest_latent, gin_encode, building_blocks, gin_train, dngo),
+)
 
 
 def main() -> int:
