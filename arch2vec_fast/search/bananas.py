@@ -20,8 +20,13 @@ from arch2vec_fast import functional
 from arch2vec_fast._reference_dngo import split_parameters
 from arch2vec_fast.search.base import SearchProblem
 from arch2vec_fast.search.neighbours import PoolNeighbours
-from arch2vec_fast.search.observations import Batch, ModelSearch, initial_rows
-from arch2vec_fast.search.path_encoding import path_encoding
+from arch2vec_fast.search.observations import (
+    Batch,
+    ModelSearch,
+    initial_rows,
+    network_device,
+)
+from arch2vec_fast.search.path_encoding import num_paths, path_encoding
 
 __all__ = ["Bananas"]
 
@@ -49,7 +54,7 @@ class Bananas(ModelSearch):
         self._neighbours = PoolNeighbours(problem.benchmark)
         self._seeds = problem.seeds
         self._generators = problem.generators("bananas")
-        device = torch.device(problem.device)
+        device = network_device(problem, num_paths(problem.benchmark.space))
         super().__init__(
             initial_rows(problem), problem.recipe.batch_size, device, _SEARCHES_AT_ONCE
         )

@@ -69,7 +69,8 @@ class SearchProblem:
     """All a method may know before the first query.
 
     seeds: int64 [S]. embeddings: vectors of the pool, row i those of `benchmark.cells[i]`; None
-    where the method needs none. device: where models of the method live.
+    where the method needs none. device: where models of the method live, but for those that have no
+    GPU kernel or do not fit it: those stay on the CPU.
     """
 
     benchmark: Benchmark

@@ -21,7 +21,12 @@ from arch2vec_fast.search.base import SearchProblem
 from arch2vec_fast.search.candidates import Candidates
 from arch2vec_fast.search.gp_search import GpSearch
 from arch2vec_fast.search.neighbours import one_hot_encoding
-from arch2vec_fast.search.observations import Batch, ModelSearch, initial_rows
+from arch2vec_fast.search.observations import (
+    Batch,
+    ModelSearch,
+    initial_rows,
+    network_device,
+)
 from arch2vec_fast.search.recipes import SearchRecipe
 from arch2vec_fast.search.released import ReleasedDraws, released_order
 from arch2vec_fast.surrogates.dngo import DNGO, DngoRecipe
@@ -64,7 +69,7 @@ class DngoSearch(ModelSearch):
     def __init__(self, problem: SearchProblem, vectors: NDArray[np.float32]) -> None:
         self.recipe = problem.recipe
         self.seeds = problem.seeds
-        device = torch.device(problem.device)
+        device = network_device(problem, vectors.shape[1])
         self._vectors = torch.from_numpy(vectors).to(device)
         self._surrogate = _dngo_recipe(self.recipe)
         released = self.recipe.released_draws

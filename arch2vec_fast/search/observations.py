@@ -23,6 +23,7 @@ from arch2vec_fast.search.random_search import distinct_rows
 from arch2vec_fast.search.released import released_order
 
 Part = TypeVar("Part")
+_CUDA_INPUTS = 64  # of a network: kMaxCudaInputs of csrc/dngo/dngo_cuda.h
 
 
 class Batch(NamedTuple):
@@ -160,6 +161,15 @@ class ModelSearch(ABC):
         parts = list(self._seen.batches(active, min(self._most, share)))
         for_each(propose, parts, parallel=self.device.type == "cpu")
         return rows
+
+
+def network_device(problem: SearchProblem, num_inputs: int) -> torch.device:
+    """Where DNGO's networks of so many inputs are trained: the problem's device, or the CPU.
+
+    A GPU's kernel holds a network and its points in the memory of one multiprocessor. Embeddings
+    fit; one-hot cells of many nodes and path encodings do not.
+    """
+    return torch.device(problem.device if num_inputs <= _CUDA_INPUTS else "cpu")
 
 
 def initial_rows(
