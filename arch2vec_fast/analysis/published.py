@@ -43,7 +43,7 @@ class Errors:
 
 
 ERRORS = Errors(
-    source="BANANAS, as printed in Sci. Rep. s41598-025-94187-8, table 1",
+    source="Sci. Rep. s41598-025-94187-8",
     searches=200,
     queries=150,
     methods={
@@ -63,7 +63,10 @@ ERRORS = Errors(
         "REINFORCE": 0.06436,
     },
 )
-"""Methods that nobody runs here (BONAS, BOHAMIANN, AlphaX, ...) and others, best first."""
+"""Methods that nobody runs here (BONAS, BOHAMIANN, AlphaX, ...) and others, best first.
+
+Table 1 of that article, as far as it takes its rows from BANANAS (White et al. 2021).
+"""
 
 _METHODS = {
     "Random_Search_Encoding_A": "random",
