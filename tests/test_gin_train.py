@@ -54,6 +54,22 @@ CONFIGS = {
         *(PLAIN,), layout=CellLayout(16, 40), num_classes=41, softmax=True, num_layers=2
     ),
     "deep": replace(PLAIN, num_layers=8, hidden_dim=17, num_mlp_layers=3, batch_mode=False),
+    # More than four panels of states, more than one of latents and of classes, a clipped gradient.
+    "wide": replace(
+        *(PLAIN,),
+        layout=CellLayout(6, 20),
+        gated=True,
+        node_mixing=33,
+        bilinear=True,
+        position_bias=True,
+        softmax=True,
+        num_classes=21,
+        elbo=True,
+        beta=0.05,
+        latent_dim=19,
+        hidden_dim=72,
+        grad_clip=0.5,
+    ),
 }
 # Float32 against float64 over a few steps from equal states, measured 2e-7 of the largest entry;
 # the gradients of biases before a batch norm are rounding noise, which Adam blows up to a step.
@@ -110,6 +126,16 @@ def assert_near(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 def test_matches_reference(name: str) -> None:
     call = Call(CONFIGS[name])
     assert_near(call.run(), call.run(reference, torch.float64))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("batch_mode", [True, False])
+def test_matches_reference_over_many_tiles(batch_mode: bool, threads: int) -> None:
+    """More cells a thread than the mixer takes at once (48), and a short last step."""
+    call = Call(replace(CONFIGS["wide"], batch_mode=batch_mode), cells=190, batch=160)
+    expected = call.run(reference, torch.float64)
+    torch.set_num_threads(threads)
+    assert_near(call.run(), expected)
 
 
 @pytest.mark.parametrize("batch_mode", [True, False])

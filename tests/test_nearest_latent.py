@@ -106,6 +106,19 @@ def test_nearest_latent_is_exact_where_the_bound_is_useless(
             assert_same(functional.nearest_latent(points, queries, k), expected)
 
 
+def test_nearest_latent_ties_survive_the_rounding_of_scores(generator: torch.Generator) -> None:
+    """Far from the lowest corner a score of codes is off by more than neighbours differ."""
+    corner = torch.randint(230, 255, (40, 64), generator=generator).float()
+    around = corner[:, None] + torch.cat([torch.eye(64), -torch.eye(64)])  # all at a distance of 1
+    ends = torch.tensor([[0.0], [255.0]]).expand(2, 64)
+    points = torch.cat([ends, around.flatten(0, 1)[torch.randperm(5120, generator=generator)]])
+    packed = functional.pack_latents(points)
+    for k in (1, 5):
+        expected = reference.nearest_latent(points, corner, k)
+        assert (expected[0] == 1).all()
+        assert_same(functional.nearest_latent(packed, corner, k), expected)
+
+
 @given(
     rows=st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, max_size=90),
     query=st.tuples(st.floats(-4, 4, width=32), st.floats(-4, 4, width=32)),
