@@ -153,7 +153,7 @@ def train(
     with (
         _stop_on_interrupt(once=processes.size == 1) as stop,
         Progress("pretraining", "cells", trainer.total_cells, enabled=progress) as bar,
-        torch.random.fork_rng(),
+        torch.random.fork_rng(range(torch.cuda.device_count())),  # named, or several GPUs warn
     ):
         bar.update(trainer.cells_done)
         if not (run.path / "checkpoint.pt").exists():

@@ -221,7 +221,7 @@ class Run:
 
     def new_model(self) -> AutoencoderBase:
         """The run's model with fresh weights, reproducible by the run's seed."""
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
             return build_model(
                 self.recipe, self.space.layout, variable_size=self.space.variable_size

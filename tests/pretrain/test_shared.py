@@ -19,6 +19,7 @@ from torch.testing import assert_close
 
 from arch2vec_fast import spaces
 from arch2vec_fast._processes import Processes
+from arch2vec_fast.embeddings import EmbeddingTable, embed
 from arch2vec_fast.models import GinVae, Recipe, build_model
 from arch2vec_fast.pretrain import Run, pretrain, train
 from arch2vec_fast.pretrain.engine import FusedEngine, build_engine, process_seed
@@ -247,6 +248,27 @@ def test_torchrun_writes_and_speaks_once_and_stops_together(tmp_path: Path) -> N
 
     refused = run_torchrun(2, "evaluate", str(out))
     assert "torchrun: evaluate runs in one process" in refused.stderr
+
+
+@pytest.mark.cuda
+def test_two_gpus_train_and_embed(tmp_path: Path) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one GPU; NCCL connects two")
+    out, shards = tmp_path / "run", tmp_path / "shards"
+    on_gpus = ("--device", "cuda", "--json", "--out")
+    trained = run_torchrun(2, *COMMAND, "--epochs", "1", *on_gpus, str(out))
+    assert trained.returncode == 0, trained.stderr
+    run = Run.load(out)
+    assert run.epochs_done == 1
+    assert all(value.isfinite().all() for value in run.checkpoint()["model_state"].values())
+    written = run_torchrun(
+        2, "embed", str(out), "--space", "--shard", "4000", *on_gpus, str(shards)
+    )
+    assert written.returncode == 0, written.stderr
+    table = EmbeddingTable.load(shards)
+    assert len(table) == 15_625
+    alone = embed(run, table.cells, device="cuda").vectors
+    assert_close(torch.from_numpy(table.vectors), torch.from_numpy(alone), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
