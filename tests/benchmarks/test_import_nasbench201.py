@@ -107,6 +107,30 @@ def test_version_1_0_lacks_short_schedules_and_seconds_elsewhere(tmp_path: Path)
         assert bench.times is None
 
 
+@pytest.mark.parametrize("length", [12, 200])
+def test_the_official_package_reads_the_same_numbers(length: int, tmp_path: Path) -> None:
+    """`pip install nas-bench-201`; its API averages over seeds as the table does over runs."""
+    official = pytest.importorskip("nas_201_api")
+    whole = nasbench201_object(made(), archs(), ("less", "full"))
+    api = official.NASBench201API(whole, verbose=False)
+    import_nasbench201(write("legacy", tmp_path, made()), tmp_path, partial=True)
+    names = {"cifar10-valid": "nasbench201-cifar10-200", **NAMES}
+    for dataset, name in names.items():
+        bench = benchmarks.get(name, data=tmp_path)
+        place = bench.fidelities.index(length)
+        for row, number in enumerate(NUMBERS):
+            told = api.get_more_info(number, dataset, hp=str(length), is_random=False)
+            assert 100 * bench.validation[row, place].mean() == pytest.approx(
+                told["valid-accuracy"]
+            )
+            assert bench.times is not None
+            seconds = length * told["train-per-time"] + told["valid-per-time"]
+            assert bench.times[row, place] == pytest.approx(seconds)
+            tested = "cifar10" if dataset == "cifar10-valid" else dataset
+            told = api.get_more_info(number, tested, hp="200", is_random=False)
+            assert 100 * bench.test[row] == pytest.approx(told["test-accuracy"])
+
+
 @pytest.mark.data
 def test_rows_of_the_public_table_come_back(data_dir: Path, tmp_path: Path) -> None:
     public = benchmarks.get("nasbench201-cifar100", data=data_dir)
