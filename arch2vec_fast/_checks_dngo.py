@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -45,9 +46,19 @@ def check_same_device(first: str, tensors: dict[str, Tensor | None]) -> None:
 
 
 def check_range(name: str, value: int, least: int, most: int) -> None:
-    """Accepts least <= value <= most."""
+    """Accepts an integer, least <= value <= most."""
+    if isinstance(value, bool | float | str | Tensor) or value is None:
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     if not least <= value <= most:
         raise ValueError(f"{name}: {value} is outside {least} .. {most}")
+
+
+def check_rate(learning_rate: float) -> None:
+    """Accepts a positive number."""
+    if isinstance(learning_rate, bool | str | Tensor) or learning_rate is None:
+        raise TypeError(f"learning_rate: expected a float, got {type(learning_rate).__name__}")
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate: {learning_rate} is no positive number")
 
 
 def hidden_units(parameters: Tensor, num_inputs: int) -> int:
@@ -67,9 +78,11 @@ def check_fit(
     targets: Tensor,
     order: Tensor,
     batch_size: int,
+    learning_rate: float,
     dtypes: Sequence[torch.dtype],
 ) -> tuple[int, int]:
     """Accepts the arguments of `dngo_fit`; returns H and the batch size in use."""
+    check_rate(learning_rate)
     check_tensor("points", points, ("S", "M", "D"), dtypes)
     seeds, num_points, num_inputs = points.shape
     check_tensor("parameters", parameters, (seeds, "P"), (points.dtype,))

@@ -78,6 +78,8 @@ def check_parameter(name: str, value: Tensor | None, shape: list[int], nodes: Te
 
 def check_eps(eps: Tensor | float, x: Tensor) -> Tensor:
     """The self weight as one number of x's dtype and device."""
+    if isinstance(eps, str | list | tuple) or eps is None:
+        raise TypeError(f"eps: expected a number or a tensor, got {type(eps).__name__}")
     if not isinstance(eps, Tensor):
         return torch.full((), float(eps), dtype=x.dtype, device=x.device)
     if eps.numel() != 1:

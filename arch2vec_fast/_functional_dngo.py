@@ -86,7 +86,7 @@ def dngo_fit(
         targets: float32 [S, M].
         order: int32 [S, E, M], rows of `points`, an epoch each.
         batch_size: B, 1 .. 16.
-        learning_rate: of Adam.
+        learning_rate: of Adam, positive.
 
     Returns:
         float32 [S, E], the mean of the batches' losses for every epoch.
@@ -108,7 +108,7 @@ def dngo_fit(
         >>> bool(losses[0, -1] < 0.01 * losses[0, 0])
         True
     """
-    hidden, batch = check_fit(parameters, points, targets, order, batch_size, _FLOAT)
+    hidden, batch = check_fit(parameters, points, targets, order, batch_size, learning_rate, _FLOAT)
     check_kernels("parameters", parameters, "dngo_fit")
     return _autograd.dngo_fit(parameters, points, targets, order, hidden, batch, learning_rate)
 

@@ -6,6 +6,7 @@ The same arithmetic as csrc/gin_train/gin_train.h, for whoever fills or reads th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -50,6 +51,9 @@ class GinTrainConfig:
     grad_clip: float = 5.0
 
     def __post_init__(self) -> None:
+        for name in ("num_classes", "hidden_dim", "latent_dim", "num_layers", "num_mlp_layers"):
+            _check_count(f"config.{name}", getattr(self, name), None)
+        _check_count("config.node_mixing", self.node_mixing, 0)
         for name, most in (("num_layers", MAX_LAYERS), ("num_mlp_layers", MAX_MLP_LAYERS)):
             if not 1 <= getattr(self, name) <= most:
                 raise ValueError(
@@ -65,8 +69,10 @@ class GinTrainConfig:
                 f"config.num_classes: {self.num_classes} does not go with "
                 f"{self.layout.num_op_types} operation types; only a softmax knows one more"
             )
-        if not 0 <= self.dropout < 1 or not self.grad_clip > 0 or self.node_mixing < 0:
-            raise ValueError("config: dropout must lie in [0, 1), grad_clip be positive")
+        if not 0 <= self.dropout < 1 or not self.grad_clip > 0 or not 0 <= self.beta < math.inf:
+            raise ValueError(
+                "config: dropout must lie in [0, 1), grad_clip be positive, beta not negative"
+            )
 
     @property
     def sizes(self) -> list[int]:
@@ -161,6 +167,18 @@ class GinTrainBuffers(NamedTuple):
         return cls(flat[0], flat[1], flat[2], running)
 
 
+def _check_count(name: str, value: int, least: int | None) -> None:
+    if isinstance(value, bool | float | str | Tensor) or value is None:
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+    if least is not None and value < least:
+        raise ValueError(f"{name}: {value} is below {least}")
+
+
+def _check_is_tensor(name: str, value: Tensor) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
+
+
 def check_gin_train(
     buffers: GinTrainBuffers,
     codes: Tensor,
@@ -177,8 +195,10 @@ def check_gin_train(
 ) -> None:
     """Accepts tensors of one device whose shapes and dtypes go together."""
     check_codes(codes, config.layout)
-    if batch_size < 1 or first_step < 0:
-        raise ValueError("batch_size must be positive and first_step not negative")
+    for name, count, least in (("batch_size", batch_size, 1), ("first_step", first_step, 0)):
+        _check_count(name, count, least)
+    for name, given in (("order", order), ("learning_rate", learning_rate), ("seed", seed)):
+        _check_is_tensor(name, given)
     if order.dim() != 2 or len(order) != len(buffers.parameters):
         raise ValueError(f"order: expected shape [G, T], got {list(order.shape)}")
     models, cells = order.shape
@@ -203,6 +223,7 @@ def check_gin_train(
     for name, tensor, dtype, shape in expected:
         if tensor is None:
             continue
+        _check_is_tensor(name, tensor)
         if tensor.dtype != dtype:
             raise TypeError(f"{name}: expected {dtype}, got {tensor.dtype}")
         if list(tensor.shape) != shape:

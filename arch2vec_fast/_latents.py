@@ -42,6 +42,15 @@ def visited_words(num_points: int) -> int:
     return (num_points + 63) // 64
 
 
+def check_mask(visited: Tensor) -> None:
+    """Accepts bool or uint8 [..., Q]."""
+    if not isinstance(visited, Tensor) or visited.dtype not in (torch.bool, torch.uint8):
+        got = visited.dtype if isinstance(visited, Tensor) else type(visited).__name__
+        raise TypeError(f"visited: expected bool or uint8, got {got}")
+    if visited.dim() == 0:
+        raise ValueError("visited: expected shape [..., Q], got []")
+
+
 def pack_visited(visited: Tensor) -> Tensor:
     """Bits of a mask: bool or uint8 [..., Q] to int64 [..., ceil(Q/64)]."""
     num_points = visited.shape[-1]

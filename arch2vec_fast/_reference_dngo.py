@@ -91,7 +91,7 @@ def dngo_fit(
     learning_rate: float = 1e-2,
 ) -> Tensor:
     """Trains in place as `functional.dngo_fit`, by autograd and torch's Adam, float32 or 64."""
-    _, batch = check_fit(parameters, points, targets, order, batch_size, _DTYPES)
+    _, batch = check_fit(parameters, points, targets, order, batch_size, learning_rate, _DTYPES)
     seeds, num_points, num_inputs = points.shape
     losses = points.new_empty(seeds, order.shape[1])
     for s in range(seeds):

@@ -144,6 +144,7 @@ def pack_visited(visited: Tensor) -> Tensor:
 
     Raises:
         TypeError: `visited` is neither bool nor uint8.
+        ValueError: it has no dims.
 
     Not differentiable. Deterministic. Works under `torch.compile(fullgraph=True)`.
 
@@ -152,9 +153,7 @@ def pack_visited(visited: Tensor) -> Tensor:
         >>> pack_visited(torch.tensor([True, False, True])).tolist()
         [5]
     """
-    if not isinstance(visited, Tensor) or visited.dtype not in (torch.bool, torch.uint8):
-        got = visited.dtype if isinstance(visited, Tensor) else type(visited).__name__
-        raise TypeError(f"visited: expected bool or uint8, got {got}")
+    _latents.check_mask(visited)
     return _latents.pack_visited(visited)
 
 

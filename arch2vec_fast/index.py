@@ -111,6 +111,8 @@ class VisitedSet:
         Raises ValueError for another shape and IndexError for an index that is no point's.
         """
         marked = torch.as_tensor(indices, device=self.words.device)
+        if not marked.numel():
+            return
         if marked.dtype.is_floating_point or marked.dtype == torch.bool:
             raise TypeError(
                 f"indices: expected integers, got {marked.dtype}; for a mask, nonzero()"
@@ -166,7 +168,7 @@ class NativeIndex:
         self, queries: Array, k: int = 1, *, visited: VisitedSet | None = None
     ) -> Neighbours[Array]:
         """See `LatentIndex.nearest`."""
-        words = None if visited is None else visited.words
+        words = _words_of(visited, len(self))
         rows = _as_queries(queries, self.device)
         with counted_memory("queries", len(rows), 4 * self.dim + 12 * k, self.device):
             found = functional.nearest_latent(self._packed, rows, k, words)
@@ -225,7 +227,7 @@ class FaissIndex:
     ) -> Neighbours[Array]:
         """See `LatentIndex.nearest`."""
         wanted = _as_queries(queries, self.device)
-        words = None if visited is None else visited.words
+        words = _words_of(visited, len(self))
         check_search(self._points, wanted, k, words)
         check_finite("queries", wanted)
         distances = wanted.new_full((len(wanted), k), torch.inf)
@@ -343,6 +345,19 @@ def build_index(
     if engine == "faiss":
         return FaissIndex(points, device=device)
     raise ValueError(f"engine: unknown {engine!r}; choose one of auto, native, faiss")
+
+
+def _words_of(visited: VisitedSet | None, num_points: int) -> Tensor | None:
+    if visited is None:
+        return None
+    if not isinstance(visited, VisitedSet):
+        got = type(visited).__name__
+        raise TypeError(f"visited: expected a VisitedSet, got {got}; visit() the points of a mask")
+    if visited.num_points != num_points:
+        raise ValueError(
+            f"visited: is a set of {visited.num_points} points, but the index has {num_points}"
+        )
+    return visited.words
 
 
 def _as_points(points: Tensor | ArrayLike, device: str | torch.device) -> Tensor:

@@ -29,6 +29,7 @@ from arch2vec_fast._latents import (
     PackedLatents,
     check_finite,
     check_latents,
+    check_mask,
     check_search,
     visited_words,
 )
@@ -176,6 +177,7 @@ def _boxes(points: Tensor, size: int) -> Tensor:
 
 def pack_visited(visited: Tensor) -> Tensor:
     """Packs a mask into bits as `functional.pack_visited`."""
+    check_mask(visited)
     words = visited_words(visited.shape[-1])
     bits = F.pad((visited != 0).long(), (0, 64 * words - visited.shape[-1]))
     bits = bits.view(*visited.shape[:-1], words, 64)
@@ -286,6 +288,9 @@ def gin_train(
         *(buffers, codes, order, learning_rate, seed, config, batch_size, first_step, noise, keep),
         dtypes=(torch.float32, torch.float64),
     )
+    outside = order[(order < 0) | (order >= len(codes))]
+    if len(outside):
+        raise ValueError(f"order: {int(outside[0])} is not a row of the {len(codes)} codes")
     dtype, training = buffers.parameters.dtype, config.batch_mode
     adjacency, node_ops = (part.to(dtype) for part in unpack_cells(codes, config.layout))
     losses, moments = [], []

@@ -404,6 +404,8 @@ REJECTED = [
     ("gin_aggregate", (X[:1], CODES), {"layout": LAYOUT}, ValueError, r"are of 1 cells of 7$"),
     ("gin_aggregate", (X, A.to("meta")), {}, ValueError, r"^adjacency: on meta, but"),
     ("gin_aggregate", (X, A, X), {}, ValueError, r"^eps: expected one number, got shape"),
+    ("gin_aggregate", (X, A, [1.0]), {}, TypeError, r"^eps: expected a number or a tensor, got l"),
+    ("gin_aggregate", (X, A, "1"), {}, TypeError, r"^eps: expected a number or a tensor, got str"),
     ("gin_aggregate", (X, A, 0.0, X[0]), {}, ValueError, r"^gates: expected shape \[2, 3\]"),
     ("gin_aggregate", (X, A, 0.0, X[0, :2].double()), {}, ValueError, r"^gates: is torch.float64"),
     ("gin_aggregate", (X, A), {"direction": "up"}, ValueError, r"^direction: unknown value 'up'"),

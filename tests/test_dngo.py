@@ -405,6 +405,9 @@ FIT = {
         ({"targets": torch.zeros(2, 4)}, ValueError, r"^targets: expected shape \[2, 5\], got"),
         ({"order": FIT["order"].long()}, TypeError, r"^order: expected int32, got int64"),
         ({"batch_size": 17}, ValueError, r"^batch_size: 17 is outside 1 .. 16"),
+        ({"batch_size": 1.5}, TypeError, r"^batch_size: expected an int, got float"),
+        ({"learning_rate": torch.nan}, ValueError, r"^learning_rate: nan is no positive number"),
+        ({"learning_rate": "fast"}, TypeError, r"^learning_rate: expected a float, got str"),
     ],
 )
 def test_dngo_fit_rejects(

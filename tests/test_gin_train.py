@@ -100,7 +100,7 @@ class Call:
         buffers = GinTrainBuffers(*(buffer.to(dtype, copy=True) for buffer in self.buffers))
         arguments = (buffers, self.codes, self.order, self.rate, self.seed, self.config)
         losses, moments = module.gin_train(
-            *arguments, batch_size=self.batch, **{"first_step": 3, **given}
+            *arguments, **{"batch_size": self.batch, "first_step": 3, **given}
         )
         return {"losses": losses, "moments": moments, **buffers._asdict()}
 
@@ -285,6 +285,22 @@ def test_rejects_arguments_that_do_not_fit(module) -> None:
     ]:
         with pytest.raises(error, match=message):
             run(**changed)
+    for message, error, changed in [
+        ("order: 30 is not a row of the 30 codes", ValueError, {"order": call.order * 0 + 30}),
+        ("order: -1 is not a row of the 30 codes", ValueError, {"order": call.order * 0 - 1}),
+        ("order: expected a tensor, got list", TypeError, {"order": [[0]]}),
+        ("learning_rate: expected a tensor, got float", TypeError, {"rate": 1e-3}),
+    ]:
+        with pytest.raises(error, match=message):
+            run(**changed)
+    for name, value, error, message in [
+        ("batch_size", 7.0, TypeError, "batch_size: expected an int, got float"),
+        ("batch_size", 0, ValueError, "batch_size: 0 is below 1"),
+        ("first_step", -1, ValueError, "first_step: -1 is below 0"),
+        ("keep", [1], TypeError, "keep: expected a tensor, got list"),
+    ]:
+        with pytest.raises(error, match=message):
+            call.run(module, **{name: value})
     live = GinTrainBuffers(call.buffers.parameters.clone().requires_grad_(), *call.buffers[1:])
     with pytest.raises(ValueError, match="parameters: requires a gradient"):
         run(live)
@@ -315,11 +331,14 @@ def test_rejects_cells_before_anything_changes() -> None:
         ("num_mlp_layers", 5, "num_mlp_layers: 5 is outside 1..4"),
         ("num_classes", 4, "only a softmax knows one more"),
         ("hidden_dim", 0, "hidden_dim: 0 is below 1"),
+        ("node_mixing", -1, "node_mixing: -1 is below 0"),
+        ("latent_dim", 1.5, "latent_dim: expected an int, got float"),
         ("dropout", 1.0, "dropout must lie in"),
+        ("beta", torch.nan, "beta not negative"),
     ],
 )
 def test_rejects_configurations(field: str, value: float, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         replace(PLAIN, **{field: value})
 
 

@@ -113,6 +113,7 @@ def test_visited_set_marks_what_it_is_told(generator: torch.Generator) -> None:
         padded = torch.where(expected, torch.arange(count), -1)
         visited.visit(padded)
         visited.visit(padded[:, 0])  # once more changes nothing
+        visited.visit([[], [], []])
         assert torch.equal(visited.mask(), expected)
         assert torch.equal(visited.words, reference.pack_visited(expected))
 
@@ -143,7 +144,14 @@ def test_nearest_rejects(build: Build) -> None:
         (torch.full((2, 4), torch.nan), 1, None, ValueError, "^queries: row 0 holds a NaN"),
         (torch.zeros(2, 4), 0, None, ValueError, r"^k: 0 is outside"),
         (torch.zeros(2, 4), 1, VisitedSet(70, rows=3), ValueError, "^visited: expected shape"),
-        (torch.zeros(2, 4), 1, VisitedSet(200), ValueError, "^visited: expected shape"),
+        (torch.zeros(2, 4), 1, VisitedSet(71), ValueError, "^visited: is a set of 71 points"),
+        (
+            torch.zeros(2, 4),
+            1,
+            torch.zeros(70),
+            TypeError,
+            "^visited: expected a VisitedSet",
+        ),
     ):
         with pytest.raises(error, match=message):
             index.nearest(queries, k, visited=visited)

@@ -340,8 +340,11 @@ def test_nearest_latent_rejects_other_dtypes_and_gradients() -> None:
         functional.nearest_latent(POINTS, QUERIES.long())
     with pytest.raises(ValueError, match=r"^queries: require a gradient.*detach"):
         functional.nearest_latent(POINTS, QUERIES.clone().requires_grad_())
-    with pytest.raises(TypeError, match=r"^visited: expected bool or uint8, got torch.int64"):
-        functional.pack_visited(torch.zeros(3, dtype=torch.int64))
+    for module in MODULES:
+        with pytest.raises(TypeError, match=r"^visited: expected bool or uint8, got torch.int64"):
+            module.pack_visited(torch.zeros(3, dtype=torch.int64))
+        with pytest.raises(ValueError, match=r"^visited: expected shape \[..., Q\], got \[\]"):
+            module.pack_visited(torch.tensor(True))
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
