@@ -49,6 +49,23 @@ def spectrum(basis: Tensor, targets: Tensor) -> Spectrum:
     return Spectrum(value.clamp(min=0), share * along, rest.square().sum(1), *sizes)
 
 
+def _double_pair(basis: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Phi [S, M, H] and y [S, M] in float64."""
+    if basis.dim() != 3 or 0 in basis.shape[1:]:
+        raise ValueError(
+            f"basis: expected shape [S, M, H], M and H at least 1, got {list(basis.shape)}"
+        )
+    if targets.shape != basis.shape[:2]:
+        raise ValueError(
+            f"targets: expected shape {list(basis.shape[:2])} to go with the basis, got "
+            f"{list(targets.shape)}"
+        )
+    for name, values in (("basis", basis), ("targets", targets)):
+        if not bool(values.isfinite().all()):
+            raise ValueError(f"{name}: not all finite; remove those observations")
+    return basis.double(), targets.double()
+
+
 def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     # On the host: LAPACK was faster than an H100 for 1, 8, 64 and 500 matrices of 100 x 100, by a
     # third, copies included (bench/gpu/dngo.py).
@@ -101,7 +118,7 @@ class BayesianLinearRegression:
             start: log alpha, log(1 / beta) [S, 2] where the released search starts; default 0, -3,
                 the mean of the released prior.
         """
-        basis, targets = basis.double(), targets.double()
+        basis, targets = _double_pair(basis, targets)
         terms = self.terms = spectrum(basis, targets)
         if start is None:
             start = targets.new_tensor([0.0, -3.0]).expand(len(targets), 2)
@@ -119,7 +136,7 @@ class BayesianLinearRegression:
         """Sets the posterior of the weights at the precisions in place; `fit` ends with it."""
         if self.prior_precision is None or self.noise_precision is None:
             raise ValueError("model: no precisions; call fit, or set both")
-        basis, targets = basis.double(), targets.double()
+        basis, targets = _double_pair(basis, targets)
         alpha, beta = self.prior_precision[:, None, None], self.noise_precision[:, None, None]
         unit = torch.eye(basis.shape[2], dtype=basis.dtype, device=basis.device)
         lower = torch.linalg.cholesky(alpha * unit + beta * (basis.mT @ basis))

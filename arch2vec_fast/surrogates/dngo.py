@@ -8,6 +8,7 @@ candidates, and every kernel works on all of them at once.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -117,9 +118,14 @@ class DNGO:
     ) -> None:
         if engine not in ("native", "eager"):
             raise ValueError(f"engine: {engine!r} is not an engine; use native or eager")
+        if recipe is not None and not isinstance(recipe, DngoRecipe):
+            raise TypeError(
+                f"recipe: expected a DngoRecipe, got {type(recipe).__name__}; "
+                "use DngoRecipe.released() or .corrected()"
+            )
         self.recipe = recipe or DngoRecipe.corrected()
         self.single = isinstance(seeds, int)
-        self.seeds = [seeds] if isinstance(seeds, int) else list(seeds)
+        self.seeds = _checked_seeds(seeds)
         self.num_hidden = num_hidden
         self.num_epochs = num_epochs
         self.batch_size = batch_size
@@ -215,7 +221,8 @@ class DNGO:
         mask = None
         if visited is not None:
             mask = torch.as_tensor(visited).to(self.device, torch.bool)
-            mask = mask.expand(len(self.seeds), mask.shape[-1])
+            if mask.dim() == 1:
+                mask = mask.expand(len(self.seeds), -1)
         found = self._acquire(self._candidates(candidates), k, mask, incumbent, predictions=False)
         improvement = found.scores
         if self.recipe.standard_deviation:
@@ -247,6 +254,11 @@ class DNGO:
         if incumbent is None:
             incumbent = self.recipe.target if self.recipe.target is not None else self._best
         target = torch.as_tensor(incumbent, dtype=torch.float32).to(self.device)
+        if target.shape not in ((), (1,), (len(self.seeds),)):
+            raise ValueError(
+                f"incumbent: expected a number or one of each of {len(self.seeds)} searches, got "
+                f"shape {list(target.shape)}"
+            )
         return ((target - self._shift) / self._scale).expand(len(self.seeds))
 
     def _acquire(
@@ -261,6 +273,12 @@ class DNGO:
     ) -> Acquisition:
         if not self._posterior:
             raise ValueError("model: not fitted; call fit(points, targets) first")
+        num_inputs = self._posterior[0].shape[2]
+        if candidates.dim() != 2 or candidates.shape[1] != num_inputs:
+            raise ValueError(
+                f"candidates: expected shape [Q, {num_inputs}], as the points of fit, got "
+                f"{list(candidates.shape)}"
+            )
         posterior = (*self._posterior, self._target(incumbent))
         eager = self._functions is reference
         each = 4 * len(posterior[0]) * (4 + (2 * self.num_hidden if eager else 0))
@@ -333,6 +351,16 @@ class DNGO:
     def _result(self, tensor: Tensor, like: Array) -> Array:
         tensor = tensor[0] if self.single else tensor
         return tensor if isinstance(like, Tensor) else tensor.cpu().numpy()
+
+
+def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
+    """The seeds of all searches, which fit 64 bits."""
+    if isinstance(seeds, str | float) or seeds is None:
+        raise TypeError(f"seeds: expected an int or several, got {type(seeds).__name__}")
+    several = [seeds] if isinstance(seeds, int) else [operator.index(seed) for seed in seeds]
+    if not several or not all(-(2**63) <= seed < 2**63 for seed in several):
+        raise ValueError(f"seeds: {seeds} are none, or no integers of 64 bits")
+    return several
 
 
 def released_draws(

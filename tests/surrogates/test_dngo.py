@@ -178,7 +178,60 @@ def test_fit_rejects(arguments: tuple[Tensor, Tensor], message: str) -> None:
         DNGO().fit(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda m, q: m.predict(q[:, 1:]),
+            ValueError,
+            r"^candidates: expected shape \[Q, 16\], as",
+        ),
+        (
+            lambda m, q: m.acquire(q, 3, q[:9, 0] > 0),
+            ValueError,
+            r"^visited: expected shape \[2, 30",
+        ),
+        (
+            lambda m, q: m.acquire(q, 3, q.T[:3] > 0),
+            ValueError,
+            r"^visited: expected shape \[2, 300",
+        ),
+        (lambda m, q: m.acquire(q, 1.5), TypeError, "^num_results: expected an int, got float"),
+        (
+            lambda m, q: m.acquire(q, incumbent=q[:3, 0]),
+            ValueError,
+            "^incumbent: expected a number",
+        ),
+    ],
+)
+def test_acquire_rejects(
+    call: Any, error: type[Exception], message: str, generator: torch.Generator
+) -> None:
+    candidates, points, rewards = problem(2, generator)
+    model = DNGO(seeds=[1, 2], num_epochs=1).fit(points, rewards)
+    with pytest.raises(error, match=message):
+        call(model, candidates)
+
+
+def test_a_regression_rejects() -> None:
+    model = BayesianLinearRegression()
+    for basis, targets, message in (
+        (torch.zeros(4, 3), torch.zeros(4), r"^basis: expected shape \[S, M, H\].*got \[4, 3\]"),
+        (torch.zeros(1, 4, 3), torch.zeros(1, 5), r"^targets: expected shape \[1, 4\] to go with"),
+        (torch.full((1, 4, 3), torch.nan), torch.zeros(1, 4), r"^basis: not all finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.fit(basis, targets)
+
+
 def test_rejects_what_has_no_meaning() -> None:
+    with pytest.raises(TypeError, match=r"^recipe: expected a DngoRecipe, got str; use"):
+        DNGO("released")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^seeds: expected an int or several, got float"):
+        DNGO(seeds=1.5)  # type: ignore[arg-type]
+    for seeds in ([], 2**64):
+        with pytest.raises(ValueError, match=r"^seeds: .* are none, or no integers of 64 bits"):
+            DNGO(seeds=seeds)
     with pytest.raises(ValueError, match=r"^model: not fitted; call fit"):
         DNGO().predict(torch.zeros(1, 1))
     with pytest.raises(ValueError, match=r"^engine: 'fast' is not an engine; use native or eager"):
