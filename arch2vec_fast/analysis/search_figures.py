@@ -77,8 +77,7 @@ def distribution_figure(identifier: str, group: Sequence[Study]) -> Figure:
     layout = _layout("final test regret (% points)", "share of searches")
     layout["yaxis"] |= {"range": [0, 1.03], "tickformat": ".0%", "autorange": False}
     layout["hovermode"] = "closest"
-    if floor > _FLOOR:
-        layout |= _level(floor, vertical=True)
+    layout |= _level(max(floor, _FLOOR), vertical=True)
     edges = [value for trace in data for value in (trace["x"][0], trace["x"][-1])]
     axis = {"type": "log", **_ticks(min(edges), max(edges), (1, 2, 5))}
     return {"id": identifier, "data": data, "layout": layout, "log": {"xaxis": axis}}

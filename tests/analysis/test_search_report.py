@@ -110,6 +110,13 @@ def test_distribution_goes_on_to_the_right() -> None:
     assert second["y"] == [0, 0.5, 1, 1]
 
 
+def test_distribution_has_a_ceiling_where_nothing_remains() -> None:
+    whole = {"validation": 0.8, "test": 0.9, "test_of_pick": 0.9}
+    (study,) = studies([trace({0: [1, 2, 4], 1: [0, 5]}, ceiling=whole)])
+    level = distribution_figure("x", [study])["layout"]["shapes"][0]
+    assert level["x0"] == level["x1"] == pytest.approx(1e-3)  # no regret, on a logarithmic axis
+
+
 def test_a_reward_that_is_the_test_accuracy_is_called_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
