@@ -29,15 +29,16 @@ def matern(square: Tensor, inverse_length: Tensor | float) -> Tensor:
 
 def histogram_rows(candidates: GpCandidates, rows: Tensor) -> Tensor:
     """Products of the normalised histograms of `rows` [R] with those of all candidates, [R, Q]."""
-    index = torch.arange(candidates.num_candidates, device=rows.device)
-    owners = torch.repeat_interleave(index, candidates.starts.diff())
     colours, weights = candidates.colours.long(), candidates.weights
     found = weights.new_zeros(len(rows), candidates.num_candidates)
     for into, row in zip(found, rows.tolist()):
         own = slice(int(candidates.starts[row]), int(candidates.starts[row + 1]))
         table = weights.new_zeros(candidates.num_colours)
         table[colours[own]] = weights[own]
-        into.index_add_(0, owners, table[colours] * weights)
+        # One sum after the other: adding by index has no fixed order on a GPU.
+        into[:] = torch.segment_reduce(
+            table[colours] * weights, "sum", offsets=candidates.starts, initial=0.0
+        )
     return found
 
 
