@@ -503,7 +503,7 @@ def gin_train(
     Not differentiable: it contains the backward pass. Bitwise repeatable for a given device,
     instruction set and number of threads. Losses that stop being finite are returned as they are.
     Cost for NAS-Bench-101 and H = 128: about 5.1 MFLOP a cell, on torch's intra-op threads; memory
-    16 H (2 L K + 2) bytes a node of a batch in batch mode, a few MB in frozen mode. Works under
+    4 H (2 L K + 2) bytes a node of a batch in batch mode, a few MB in frozen mode. Works under
     `torch.compile(fullgraph=True)`.
 
     Example:

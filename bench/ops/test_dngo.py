@@ -19,6 +19,15 @@ from bench.contenders.dngo import (
     vectorised_acquire,
 )
 
+_HIDDEN, _EPOCHS = 128, 100
+# Of a candidate: the basis, and half a square factor of its variance.
+_FLOPS_A_CANDIDATE = 2 * _HIDDEN * (16 + _HIDDEN / 2)
+
+
+def flops_of_a_round(candidates: int, points: int) -> float:
+    """Acquisition, and forward and backward of each point of each epoch; not the evidence."""
+    return candidates * _FLOPS_A_CANDIDATE + _EPOCHS * points * 6 * _HIDDEN * 17
+
 
 def observations(latents: Tensor, points: int) -> tuple[Tensor, Tensor]:
     """Points spread over the candidates, and rewards like accuracies."""
@@ -47,6 +56,8 @@ def test_round_over_nasbench101(
         {"arch2vec_fast": ours, "vectorised": vectorised},
         unit="round",
         goals={"vectorised": 3},
+        flops=flops_of_a_round(len(latents), points),
+        moved=latents.numel() * 4,
     )
 
 
@@ -75,6 +86,8 @@ def test_round_over_nasbench101_as_released(
         {"arch2vec_fast": ours, "released": released},
         unit="round",
         goals={"released": 20},
+        flops=flops_of_a_round(len(latents), points),
+        moved=latents.numel() * 4,
         repeats=2,
     )
 
@@ -101,7 +114,7 @@ def test_acquire_over_nasbench101(
         unit="candidate",
         amount=len(latents),
         goals={"vectorised": 3},
-        flops=2 * 128 * (16 + 128 / 2),
+        flops=_FLOPS_A_CANDIDATE,
         moved=4 * 16,
     )
 
@@ -131,4 +144,6 @@ def test_round_of_many_searches_on_nasbench201(
         unit="search",
         amount=500,
         goals={"vectorised": 3},
+        flops=flops_of_a_round(len(candidates), points),
+        moved=candidates.numel() * 4 / seeds,
     )

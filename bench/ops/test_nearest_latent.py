@@ -22,6 +22,12 @@ _VISITED = 400  # cells seen by a search when it is timed
 _DIM = 16
 
 
+def work_of(points: Tensor, num_queries: int) -> dict[str, float]:
+    """Of a query, as if all points were read; of 8-bit integers, held against the float32 roof."""
+    count = len(points)
+    return {"flops": count * 2 * _DIM, "moved": count * (_DIM + 4) / num_queries}
+
+
 def random_points(count: int) -> Tensor:
     """Normal points, a third of them equal to an earlier one."""
     generator = torch.Generator().manual_seed(0)
@@ -139,9 +145,7 @@ def test_nearest_latent(
         contenders,
         unit="query",
         goals=goals if is_nasbench101 and threads == 1 and not quick else {},
-        # As if all points were read; of 8-bit integers, held against the float32 roof.
-        flops=len(points) * 2 * _DIM,
-        moved=len(points) * (_DIM + 4) / num_queries,
+        **work_of(points, num_queries),
     )
 
 
@@ -162,7 +166,12 @@ def test_nearest_unvisited(
     }
     if has_package("faiss"):
         contenders["FAISS"] = faiss_flat(latents, query, 1, visited)
-    race(f"nearest unvisited of {len(latents):,}, one query", contenders, unit="query")
+    race(
+        f"nearest unvisited of {len(latents):,}, one query",
+        contenders,
+        unit="query",
+        **work_of(latents, 1),
+    )
 
 
 def test_nearest_hundred(
@@ -179,4 +188,9 @@ def test_nearest_hundred(
     }
     if has_package("faiss"):
         contenders["FAISS"] = faiss_flat(latents, queries, 100, None)
-    race(f"100 nearest of {len(latents):,}, 16 queries", contenders, unit="query")
+    race(
+        f"100 nearest of {len(latents):,}, 16 queries",
+        contenders,
+        unit="query",
+        **work_of(latents, 16),
+    )
