@@ -191,7 +191,7 @@ class FaissIndex:
     """
 
     def __init__(self, points: Tensor | ArrayLike, *, device: str | torch.device = "cpu") -> None:
-        faiss = _import_faiss()
+        faiss = _import_faiss("faiss-gpu" if str(device).startswith("cuda") else "faiss")
         self._points = _as_points(points, device)
         check_finite("points", self._points)
         rows = np.ascontiguousarray(self._points.cpu().numpy())
@@ -389,11 +389,11 @@ def _like(queries: Array, found: tuple[Tensor, Tensor]) -> Neighbours[Array]:
     return cast("Neighbours[Array]", Neighbours(distances, indices))
 
 
-def _import_faiss() -> Any:
+def _import_faiss(extra: str = "faiss") -> Any:
     try:
         import faiss
     except ImportError as error:
         raise ImportError(
-            "faiss: not installed; pip install 'arch2vec-fast[faiss]', or use engine='native'"
+            f"faiss: not installed; pip install 'arch2vec-fast[{extra}]', or use engine='native'"
         ) from error
     return faiss

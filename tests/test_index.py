@@ -167,8 +167,9 @@ def test_build_index_chooses_and_rejects(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ValueError, match=r"^device: 'gpu' is not a device"):
         build_index(points, device="gpu")
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(ImportError, match=r"^faiss: not installed; pip install"):
-        build_index(points, engine="faiss")
+    for device, extra in (("cpu", "faiss"), ("cuda", "faiss-gpu")):
+        with pytest.raises(ImportError, match=rf"^faiss: not installed; .*-fast\[{extra}\]'"):
+            build_index(points, engine="faiss", device=device)
 
 
 def test_embedding_table_makes_an_index() -> None:
