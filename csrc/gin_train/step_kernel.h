@@ -4,6 +4,15 @@
 // With batch statistics the team meets after every stage, forward and backward, to merge the
 // norms' sums; with frozen statistics a tile runs through all stages and back on its own. Merging
 // is done by every member for itself, in the order of the threads: same sums, no second barrier.
+//
+// Profile (2026-11-25, EPYC Zen 3, AVX2, one thread of a busy machine, processor time,
+// NAS-Bench-101 under recipe released, batch statistics): 76 to 80 us a cell at 32, 256 and 1,024
+// cells; with the calls of multiply and outer taken out 17 to 20 us are left (sums over neighbours,
+// statistics and gradients of the norms, pairs and losses of the decoder, cells, noise, Adam).
+// Products thus run at the rate of a large matrix product, and a step cannot come above three
+// quarters to four fifths of it. Several threads share the memory behind the caches, through which
+// 1,024 cells take eight matrices of 3.7 MB a stage: read h, write x and h, and back read h, g, x
+// and the next h, write g. Fresh pages of a call cost 2 to 7 ms of the system's time.
 #pragma once
 
 #include "common/gemm.h"
