@@ -50,6 +50,9 @@ class EmbeddingTable:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.vectors, np.ndarray):
+            got = type(self.vectors).__name__
+            raise TypeError(f"vectors: expected a NumPy array, got {got}; convert with np.asarray")
         if self.vectors.ndim != 2 or len(self.vectors) != len(self.cells):
             raise ValueError(
                 f"vectors: shape {self.vectors.shape} does not give one row to each of the "

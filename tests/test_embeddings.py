@@ -223,3 +223,20 @@ def test_rejects_impossible_readouts(run: Run) -> None:
         embed(run, components=17)
     with pytest.raises(ValueError, match="components: there are no vectors"):
         embed(run, run.cells[:0], components=3)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "error", "message"),
+    [
+        ([[1.0]], TypeError, "vectors: expected a NumPy array, got list; convert"),
+        (
+            np.zeros((2, 1), np.float32),
+            ValueError,
+            r"vectors: shape \(2, 1\) does not give one row",
+        ),
+        (np.zeros((1, 1)), TypeError, "vectors: dtype float64; convert to float32"),
+    ],
+)
+def test_a_table_rejects_vectors(vectors: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"^{message}"):
+        EmbeddingTable(vectors=vectors, cells=spaces.get("nasbench201").sample(1, seed=0))

@@ -88,6 +88,8 @@ class GaussianProcess:
             raise ValueError(f"engine: {engine!r} is not an engine; use native or eager")
         if num_searches < 1:
             raise ValueError(f"num_searches: {num_searches} is below 1")
+        if recipe is not None and not isinstance(recipe, GpRecipe):
+            raise TypeError(f"recipe: expected a GpRecipe, got {type(recipe).__name__}")
         self.device = check_device(device)
         native = engine == "native" and self.device.type == "cpu"
         self._functions = functional if native else reference

@@ -245,3 +245,8 @@ def test_constant_rewards_and_repeated_points_are_no_trouble() -> None:
 def test_rejects(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_rejects_a_recipe_by_name() -> None:
+    with pytest.raises(TypeError, match=r"^recipe: expected a GpRecipe, got str"):
+        GaussianProcess(torch.zeros(4, 2), recipe="best")  # type: ignore[arg-type]
