@@ -94,8 +94,8 @@ bool same(const std::vector<float>& a, const std::vector<float>& b) {
   return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-void check(const a2v::GinTrainConfig& config, int models) {
-  const Call call(config, models, 23, 8);
+void check(const a2v::GinTrainConfig& config, int models, std::int64_t cells, std::int64_t batch) {
+  const Call call(config, models, cells, batch);
   const Call alone = call.run(1);
   for (const float loss : alone.losses) expect(std::isfinite(loss), "losses are finite");
   for (const int threads : {2, 3, 9}) {
@@ -146,6 +146,7 @@ int main() {
   best.node_mixing = 21;
   best.gated = best.bilinear = best.position_bias = best.softmax = best.elbo = true;
   best.latent_dim = 19;
+  best.hidden_dim = 72;
   a2v::GinTrainConfig wide = plain;
   wide.num_nodes = 16;
   wide.num_op_types = 40;
@@ -155,8 +156,9 @@ int main() {
   for (a2v::GinTrainConfig config : {plain, best, wide}) {
     for (const bool batch_mode : {true, false}) {
       config.batch_mode = batch_mode;
-      check(config, 1);
-      check(config, 3);
+      check(config, 1, 23, 8);
+      check(config, 3, 23, 8);
+      check(config, 1, 70, 60);  // more tiles than are decoded together
     }
   }
   check_learning(plain);
