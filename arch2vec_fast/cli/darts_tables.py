@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,7 @@ class Training:
 def table4_command(where: Where, training: Training) -> None:
     """Table 4 with real training."""
     from arch2vec_fast.cli.darts import read_images
-    from arch2vec_fast.cli.search import workers_of
+    from arch2vec_fast.cli.search import device_here, workers_of
     from arch2vec_fast.darts.table4 import METHODS, Table4, check_methods
     from arch2vec_fast.darts.train import Speed
     from arch2vec_fast.darts.trained import TrainingError
@@ -97,9 +97,11 @@ def table4_command(where: Where, training: Training) -> None:
     chosen = check_methods(where.methods or list(METHODS))
     scale = _scale(where, training)
     speed = Speed.parse(training.speed)
+    device = where.device
+    where = replace(where, device=device_here(device, training.ray_address))
     where.check()
     images = read_images(training.images)
-    workers = workers_of(training.workers, training.ray_address, where.device)
+    workers = workers_of(training.workers, training.ray_address, device)
     notes = people(stderr=True)
     table = Table4(
         images,

@@ -64,6 +64,7 @@ def search_command(
     from arch2vec_fast.search import SearchRecipe, finalists, methods, read_completions, search
 
     methods.get(method)
+    own_device = device_here(device, trainings.ray_address)
     completions = None
     if trainings.replay is not None:
         completions = read_completions(trainings.replay)
@@ -90,7 +91,7 @@ def search_command(
             queries=queries,
             recipe=chosen,
             embeddings=embeddings,
-            device=device,
+            device=own_device,
             out=out,
             completions=completions,
             progress=True,
@@ -173,6 +174,25 @@ def workers_of(count: int, ray_address: str | None, device: str) -> Workers | No
     if count == 1 and ray_address is None:
         return None
     return ray_workers(count, address=ray_address, device=device)
+
+
+def device_here(device: str, ray_address: str | None) -> str:
+    """Where this process computes what it does itself: on `device`, or on the cpu where a cluster
+    trains on its GPUs and this machine has none that serves. ValueError for no such device."""
+    from arch2vec_fast._checks import check_device
+
+    try:
+        check_device(device)
+    except ValueError as error:
+        if ray_address is None or device != "cuda":
+            raise
+        people(stderr=True).print(
+            f"trainings on the GPUs of {escape(ray_address)}, everything else on the cpu "
+            f"({escape(str(error))})",
+            soft_wrap=True,
+        )
+        return "cpu"
+    return device
 
 
 def _print(document: dict[str, Any]) -> None:

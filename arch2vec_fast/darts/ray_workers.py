@@ -31,8 +31,9 @@ def ray_workers(
     """Workers of `TrainedBenchmark`: at most `num_workers` trainings at once.
 
     address: of a running cluster, HOST:PORT, ray://HOST:PORT or auto; None starts Ray on this
-    machine. device: "cuda" gives each training a GPU of its own, "cpu" one core. Trainings that are
-    kept in directories need a disk that the machines of a cluster share.
+    machine. device: "cuda" gives each training a GPU of its own, "cpu" one core; of a cluster, its
+    GPUs and cores count, and this machine needs none. Trainings that are kept in directories need a
+    disk that the machines of a cluster share.
 
     A worker that dies fails its training, which is tried again; what a training raises is raised
     here. Answers do not depend on the number of workers or on the order in which they end. Raises
@@ -45,9 +46,11 @@ def ray_workers(
         raise ImportError("workers: need Ray; install arch2vec-fast[ray]") from None
     if num_workers < 1:
         raise ValueError(f"workers: {num_workers} is below 1")
-    if (device := torch.device(device)).index is not None:
-        raise ValueError(f"device: {device} is one GPU, but each worker gets its own; use cuda")
-    resource = "GPU" if device.type == "cuda" else "CPU"
+    if str(device) not in ("cpu", "cuda"):
+        raise ValueError(
+            f"device: {device} is neither cpu nor cuda, which gives each worker a GPU of its own"
+        )
+    resource = "GPU" if str(device) == "cuda" else "CPU"
     if not ray.is_initialized():
         if address is None:
             here = torch.cuda.device_count() if resource == "GPU" else usable_cores()
@@ -61,9 +64,10 @@ def ray_workers(
 
 def _check_number(num_workers: int, available: int, resource: str, where: str) -> None:
     if num_workers > available:
+        fix = f"ask for at most {available}" if available else "use the cpu"
         raise ValueError(
             f"workers: {num_workers} trainings at once, but {where} has {available} {resource}s; "
-            f"ask for at most {available}"
+            f"{fix}"
         )
 
 

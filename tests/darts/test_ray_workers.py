@@ -2,6 +2,7 @@
 """What Ray is asked for is checked before Ray, which would wait for minutes, is started."""
 
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from arch2vec_fast import _machine
 from arch2vec_fast.cli import run
 from arch2vec_fast.darts import ray_workers as module
 from arch2vec_fast.darts.ray_workers import ray_workers
+from arch2vec_fast.darts.trained import TrainHere
+from toy import toy_images
 
 pytest.importorskip("ray")
 
@@ -69,11 +72,56 @@ def test_rejects(monkeypatch: pytest.MonkeyPatch) -> None:
         ray_workers(5)
     with pytest.raises(ValueError, match=r"99 trainings at once, but this machine has \d+ GPUs"):
         ray_workers(99, device="cuda")
-    with pytest.raises(ValueError, match="device: cuda:1 is one GPU, but each worker gets its own"):
-        ray_workers(2, device="cuda:1")
+    for device in ("cuda:1", "gpu"):
+        with pytest.raises(ValueError, match=f"device: {device} is neither cpu nor cuda, which"):
+            ray_workers(2, device=device)
     for address in ("head", ":6379", "head:x"):
         with pytest.raises(ValueError, match="is none; give HOST:PORT, ray://HOST:PORT or auto"):
             ray_workers(2, address=address)
+
+
+class FakeRay:
+    """A cluster of one machine with two GPUs."""
+
+    @staticmethod
+    def is_initialized() -> bool:
+        return True
+
+    @staticmethod
+    def cluster_resources() -> dict[str, float]:
+        return {"CPU": 8.0, "GPU": 2.0}
+
+
+def test_the_gpus_of_the_cluster_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", FakeRay)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert ray_workers(2, address="head:6379", device="cuda").at_once == 2
+    with pytest.raises(ValueError, match="3 trainings at once, but the cluster has 2 GPUs; ask"):
+        ray_workers(3, address="head:6379", device="cuda")
+
+
+def test_a_machine_without_gpus_searches_on_its_cpu_and_trains_on_the_cluster(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def workers(count: int, *, address: str, device: str) -> TrainHere:
+        asked.append((count, address, device))
+        return TrainHere()
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(module, "ray_workers", workers)
+    monkeypatch.setattr("arch2vec_fast.darts.images.load_images", lambda *names: toy_images())
+    cheap = ["--epochs", "1", "--channels", "2", "--layers", "3", "--method", "random"]
+    where = ["--store", str(tmp_path / "s"), "--out", str(tmp_path / "out"), "--device", "cuda"]
+    search = ["search", "darts", "--seeds", "1", "--queries", "1", *cheap, *where]
+    assert run(search) == 2
+    assert "device: cuda is not available here" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert run([*search, "--workers", "2", "--ray-address", "head:6379"]) == 0
+    told = "trainings on the GPUs of head:6379, everything else on the cpu (device: cuda is not"
+    assert told in capsys.readouterr().err
+    assert asked == [(2, "head:6379", "cuda")]
 
 
 def test_a_command_without_its_cluster_leaves_nothing(
