@@ -13,6 +13,7 @@ import typer
 from rich.markup import escape
 
 from arch2vec_fast.cli.console import people, percent, write_document
+from arch2vec_fast.cli.darts_commands import SpeedWords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -179,10 +180,7 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of weights, order, crops, drop path.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    bf16: Annotated[bool, typer.Option("--bf16", help="Products in bfloat16 (autocast).")] = False,
-    compile: Annotated[  # noqa: A002 - the option's name
-        bool, typer.Option("--compile", help="torch.compile the network.")
-    ] = False,
+    speed: SpeedWords = "",
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Scalars for TensorBoard in OUT.")
     ] = False,
@@ -200,13 +198,13 @@ def train(
     arch2vec-fast darts train DARTS --data cifar10:data/cifar-10-batches-py --recipe cifar10
 
     arch2vec-fast darts train arch2vec_bo --data imagenet:data/imagenet --recipe imagenet
-    --device cuda --bf16 --validation-fraction 0.02
+    --device cuda --speed bf16,compile --validation-fraction 0.02
     """
     from arch2vec_fast.cli.commands import check_writable
     from arch2vec_fast.darts.train import Speed
     from arch2vec_fast.darts.train import train as run
 
-    parsed = read_genotype(genotype)
+    parsed, how = read_genotype(genotype), Speed.parse(speed)
     chosen = choose_recipe(
         recipe,
         epochs=epochs,
@@ -228,7 +226,7 @@ def train(
                 out=out,
                 seed=seed,
                 device=device,
-                speed=Speed(bf16=bf16, compile=compile),
+                speed=how,
                 progress=True,
                 on_epoch=on_epoch,
             )

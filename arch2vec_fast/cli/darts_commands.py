@@ -159,7 +159,7 @@ def transfer(
         ),
     ] = None,
     device: Device = "cpu",
-    bf16: Annotated[bool, typer.Option("--bf16", help="Products in bfloat16 (autocast).")] = False,
+    speed: SpeedWords = "",
     json: Json = False,
 ) -> None:
     """The ImageNet transfer of the paper: exact sizes of cells, quoted errors, and trainings.
@@ -171,7 +171,8 @@ def transfer(
 
     arch2vec-fast transfer
 
-    arch2vec-fast transfer arch2vec_bo --data imagenet:data/imagenet --device cuda --bf16
+    arch2vec-fast transfer arch2vec_bo --data imagenet:data/imagenet --device cuda
+    --speed bf16
     """
     from arch2vec_fast.cli.darts_tables import transfer_command
 
@@ -184,6 +185,6 @@ def transfer(
         seeds=seeds,
         workers=workers,
         device=device,
-        bf16=bf16,
+        speed=speed,
         as_json=json,
     )

@@ -204,7 +204,7 @@ def transfer_command(
     seeds: int,
     workers: int | None,
     device: str,
-    bf16: bool,
+    speed: str,
     as_json: bool,
 ) -> None:
     """Sizes and quoted errors of cells on ImageNet; with `data`, their training."""
@@ -214,7 +214,7 @@ def transfer_command(
     from arch2vec_fast.darts.train import Speed
     from arch2vec_fast.darts.transfer import sizes, train_rows
 
-    cells = _named(genotypes)
+    cells, how = _named(genotypes), Speed.parse(speed)
     if seeds < 1:
         raise ValueError(f"seeds: {seeds} is below 1")
     chosen = choose_recipe(recipe, epochs=epochs)
@@ -236,7 +236,7 @@ def transfer_command(
                     out,
                     seeds=seeds,
                     device=device,
-                    speed=Speed(bf16=bf16),
+                    speed=how,
                     progress=True,
                     on_start=lambda name, seed: notes.print(f"{escape(name)}, seed {seed}"),
                 )

@@ -133,6 +133,8 @@ def test_transfer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (("darts", "train", "DARTS", "--recipe", "imagenet"), "digits has 16x16; choose small"),
         (("darts", "train", "DARTS", "--data", "cifar"), "folder, or imagenet for `darts train`"),
         (("table4", "--out", "t", "--speed", "fp8"), "speed: 'fp8' is none of bf16, compile"),
+        (("darts", "train", "DARTS", "--speed", "fp8"), "speed: 'fp8' is none of bf16, compile"),
+        (("transfer", "--speed", "fp8"), "speed: 'fp8' is none of bf16, compile"),
         (("search", "darts", "--speed", "bf16,bf16"), "says the same or its opposite twice"),
         (("search", "darts", "--training", "query"), "auxiliary head for images of 32x32"),
         (("transfer", "--data", "digits"), "digits has 16x16; choose small"),
