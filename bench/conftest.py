@@ -20,11 +20,22 @@ from bench.harness import OURS, Absent, Contender, Turns, set_threads
 
 _RUN = pytest.StashKey["_Run"]()
 
+# Rows that take long and say little that their neighbours do not: four minutes in all.
+_LONG = (
+    "test_round_over_nasbench101[threads1-200]",
+    "test_round_over_nasbench101[threads2-200]",
+    "test_round_over_nasbench101_as_released[threads2-100]",
+    "test_posterior_over_nasbench101[threads1-151]",
+    "test_many_searches_of_nasbench201[threads1]",
+    "test_streaming_a_space[threads1-100000]",
+    "test_streaming_a_space[threads1-400000]",
+)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("arch2vec_fast benchmarks")
     group.addoption("--quick", action="store_true", help="small sizes, two repeats, nothing kept")
-    group.addoption("--slow", action="store_true", help="also rows that take minutes to compile")
+    group.addoption("--slow", action="store_true", help="also rows that take long")
     group.addoption("--threads", default="1,2", help="numbers of threads, default 1,2")
     group.addoption("--repeats", type=int, default=5, help="turns that count, default 5")
     group.addoption("--reference", type=Path, help="clone of MSU-MLSys-Lab/arch2vec")
@@ -65,6 +76,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "threads" in metafunc.fixturenames:
         counts = [int(word) for word in metafunc.config.getoption("--threads").split(",")]
         metafunc.parametrize("threads", counts, ids=lambda count: f"threads{count}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow") or config.getoption("--quick"):
+        return
+    for item in items:
+        if item.name in _LONG:
+            item.add_marker(pytest.mark.skip(reason="takes long; --slow runs it"))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

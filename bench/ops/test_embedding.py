@@ -51,7 +51,7 @@ def test_embedding_nasbench101(
 ) -> None:
     """All cells a turn on our side: how much they share depends on how many there are."""
     cells = nasbench101
-    few = cells[::10]
+    few = cells[::20]
     model = released_model(cells)
     in_quick = Absent("nothing is compiled in the quick run")
     race(

@@ -66,7 +66,7 @@ def test_training_step_of_32_cells(
     released: SimpleNamespace,
 ) -> None:
     cells = nasbench101[:: len(nasbench101) // 20_000]
-    recipe, steps = Recipe.released("nasbench101"), 10 if quick else 100
+    recipe, steps = Recipe.released("nasbench101"), 10 if quick else 60
     training = mode == "batch"
     once = {"training": training, "steps": steps}
     race(
@@ -137,7 +137,7 @@ def test_training_step_of_other_spaces(
 ) -> None:
     cells = spaces.get(space_name).sample(2000, seed=0)
     recipe = Recipe.released(space_name)
-    once: dict[str, Any] = {"training": True, "steps": 5 if quick else 50}
+    once: dict[str, Any] = {"training": True, "steps": 5 if quick else 30}
     race(
         f"training step, 32 cells, {space_name}",
         {
