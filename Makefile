@@ -44,7 +44,7 @@ table4: $(VENV)/darts-tools  ## Table 4, the DARTS space, at a scale for a lapto
 test: $(VENV)/test-tools $(VENV)/demo-table  ## the whole test suite (ARCH2VEC_DATA names the folder of benchmark tables)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
-bench: $(VENV)/bench-tools  ## measure on an idle machine (10 minutes); MACHINE=name REFERENCE=clone
+bench: $(VENV)/bench-tools  ## measure on an idle machine (about a quarter of an hour); MACHINE=name REFERENCE=clone
 	$(BIN)/python -m pytest bench $(if $(MACHINE),--machine $(MACHINE)) $(if $(REFERENCE),--reference $(REFERENCE))
 
 bench-quick: $(VENV)/bench-tools  ## every benchmark at a small size, nothing kept (1 minute)
